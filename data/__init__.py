@@ -1,0 +1,1 @@
+"""What flows through slowthink: nouns, sources, chat rendering, filters, run folders. Never imports torch."""

@@ -1,0 +1,174 @@
+"""Stage `collect`: one table of problems from many sources, deduplicated and decontaminated."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from data.decontaminate import BenchmarkIndex
+from data.schema import Attempt, Problem, Rejected, problem_row, rejected
+from data.sources import Loaded, Source, is_generator, load, parse_sources
+from data.stage import run_stage
+from data.store import table_path, write_attempts, write_problems, write_rejected
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class CollectConfig:
+    """What to collect, and the benchmarks that it must not contain."""
+
+    sources: list[dict[str, Any]]
+    """Where problems come from, in order of precedence; keys are the fields of `data.sources.Source`."""
+    benchmarks: list[dict[str, Any]] = field(default_factory=list)
+    """Sources of role eval; problems that share text with them are dropped."""
+    ngram_words: int = 8
+    """Words in a row that a problem may not share with a benchmark; 0 compares whole questions only."""
+    seed: int = 0
+    """Seed of the generators that have none of their own."""
+
+
+def collect(config: CollectConfig, folder: Path) -> dict[str, Any]:
+    """Write problems.parquet, traces.parquet (where a source has traces) and rejected/rows.parquet.
+
+    The same question is kept from the first source that has it. Rules: those of `data.sources.load`,
+    `duplicate`, `contaminated`.
+
+    Returns:
+        rows_in, rows_out, traces_out, benchmark_rows; counts by source and by rule.
+    Raises:
+        ValueError: a bad source, sources of both roles, a benchmark of role train, or nothing left.
+    """
+    sources, benchmarks = check_sources(config)
+    index = BenchmarkIndex(_benchmark_problems(benchmarks), config.ngram_words)
+    loaded = [load(source) for source in _progress(sources, "sources")]
+    dropped = [row for part in loaded for row in part.rejected]
+    problems, duplicates = deduplicate(problem for part in loaded for problem in part.problems)
+    kept, contaminated = decontaminate(problems, index)
+    dropped += duplicates + contaminated
+    metrics = _metrics(sources, loaded, kept, dropped)
+    if not kept:
+        rule, count = Counter(metrics["rules"]).most_common(1)[0]
+        fix = "; shorten `benchmarks:` or set `ngram_words: 0`" if rule == "contaminated" else ""
+        raise ValueError(f"no problem is left of {metrics['rows_in']} rows; rule {rule!r} took {count}{fix}")
+    traces = traces_of(kept, (trace for part in loaded for trace in part.traces))
+    write_problems(folder, kept)
+    if traces:
+        write_attempts(folder, traces, "traces")
+    else:  # an earlier run with other sources may have left some
+        table_path(folder, "traces").unlink(missing_ok=True)
+    write_rejected(folder, dropped)
+    return {**metrics, "traces_out": len(traces), "benchmark_rows": len(index)}
+
+
+def check_sources(config: CollectConfig) -> tuple[list[Source], list[Source]]:
+    """Sources and benchmarks of a config, with its seed where they need one.
+
+    Raises:
+        ValueError: a bad entry, no source, sources of both roles, or a benchmark of role train.
+    """
+    if not config.sources:
+        raise ValueError("sources: is empty; name at least one, for example {id: gsm8k, split: train}")
+    sources = parse_sources(_with_seed(config.sources, config.seed), "sources")
+    benchmarks = parse_sources(config.benchmarks, "benchmarks")
+    roles = {role: [s.name for s in sources if s.role == role] for role in ("train", "eval")}
+    if roles["train"] and roles["eval"]:
+        raise ValueError(
+            f"sources: mix role train ({', '.join(roles['train'])}) and eval ({', '.join(roles['eval'])}); "
+            "collect them in two stages, or move the latter to `benchmarks:`"
+        )
+    for source in benchmarks:
+        if source.role != "eval":
+            raise ValueError(f"{source.key}: {source.name} has role train; a benchmark has `role: eval`")
+    return sources, benchmarks
+
+
+def _with_seed(entries: list[Any], seed: int) -> list[Any]:
+    """Only generators take the stage's seed: a file without a seed of its own gives its first rows."""
+    return [
+        {"seed": seed, **entry} if isinstance(entry, dict) and is_generator(str(entry.get("id"))) else entry
+        for entry in entries
+    ]
+
+
+def _benchmark_problems(benchmarks: list[Source]) -> list[Problem]:
+    problems = []
+    for source in _progress(benchmarks, "benchmarks"):
+        loaded = load(source)
+        if loaded.rejected:
+            logger.warning(
+                "%s: %d unusable rows: %s", source.name, len(loaded.rejected), loaded.rejected[0].rule
+            )
+        problems += loaded.problems
+    return problems
+
+
+def deduplicate(problems: Iterable[Problem]) -> tuple[list[Problem], list[Rejected]]:
+    """The first problem of each id; the evidence of the others says where the first came from."""
+    kept: dict[str, Problem] = {}
+    dropped = []
+    for problem in problems:
+        first = kept.setdefault(problem.id, problem)
+        if first is not problem:
+            differs = "" if first.answer == problem.answer else f", whose answer is {first.answer!r}"
+            dropped.append(
+                rejected(problem_row(problem), "duplicate", f"same question in {first.source}{differs}")
+            )
+    return list(kept.values()), dropped
+
+
+def decontaminate(problems: list[Problem], index: BenchmarkIndex) -> tuple[list[Problem], list[Rejected]]:
+    """Problems that share no text with a benchmark, and the others with the row and words that they share."""
+    kept, dropped = [], []
+    for problem in _progress(problems, "decontaminate"):
+        match = index.match(problem.question) if len(index) else None
+        if match is None:
+            kept.append(problem)
+        else:
+            dropped.append(rejected(problem_row(problem), "contaminated", match.evidence))
+    return kept, dropped
+
+
+def traces_of(problems: list[Problem], traces: Iterable[Attempt]) -> list[Attempt]:
+    """Traces of the problems, numbered within each.
+
+    A trace that came with a duplicate row belongs to the row that was kept, unless their answers differ.
+    """
+    kept = {problem.id: problem for problem in problems}
+    of_problem: defaultdict[str, list[Attempt]] = defaultdict(list)
+    for trace in traces:
+        problem = kept.get(trace.problem.id)
+        if problem is not None and problem.answer == trace.problem.answer:
+            of_problem[problem.id].append(replace(trace, problem=problem, index=len(of_problem[problem.id])))
+    return [trace for problem in problems for trace in of_problem[problem.id]]
+
+
+def _metrics(
+    sources: list[Source], loaded: list[Loaded], kept: list[Problem], dropped: list[Rejected]
+) -> dict[str, Any]:
+    rows_out = Counter(problem.source for problem in kept)
+    counts = {}
+    for source, part in zip(sources, loaded, strict=True):
+        name = part.problems[0].source if part.problems else source.name
+        before = counts.get(name, {"rows_in": 0})["rows_in"]
+        counts[name] = {"rows_in": before + part.rows_in, "rows_out": rows_out[name]}
+    return {
+        "rows_in": sum(part.rows_in for part in loaded),
+        "rows_out": len(kept),
+        "sources": counts,
+        "rules": dict(Counter(row.rule for row in dropped).most_common()),
+    }
+
+
+def _progress(items: list[Any], name: str) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    return tqdm(items, desc=name, disable=not items)
+
+
+if __name__ == "__main__":
+    run_stage(collect, CollectConfig)

@@ -1,0 +1,180 @@
+"""Decontamination: find questions that share text with a benchmark.
+
+Word n-grams as simplescaling/s1@77272c6:data/decontaminate_util.py (n = 8), with two differences. Questions
+are normalised first, so that LaTeX, punctuation and Unicode variants of one question agree; numbers and
+operators stay, since `2 + 3` and `2 - 3` are different questions. And questions of fewer than n words, which
+have no n-gram, are compared whole: a short question is a match when it is a run of words inside the other.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from data.schema import Problem
+
+_IMAGE = re.compile(r"!\[[^\]\n]{0,500}\]\([^)\n]{0,2000}\)")
+_DROPPED = re.compile(
+    r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|ldots|dots|cdots|quad|qquad|text|textbf|textit"
+    r"|emph|mathrm|mathbf|mathit|mbox|operatorname|boldsymbol|begin|end)(?![a-zA-Z])|\\[,;:! ()\[\]$]"
+)
+_SAME = {
+    r"\dfrac": r"\frac",
+    r"\tfrac": r"\frac",
+    r"\cfrac": r"\frac",
+    r"\dbinom": r"\binom",
+    r"\tbinom": r"\binom",
+    r"\cdot": "*",
+    r"\times": "*",
+    r"\div": "/",
+    r"\leq": "<=",
+    r"\le": "<=",
+    r"\geq": ">=",
+    r"\ge": ">=",
+    r"\neq": "≠",
+    r"\ne": "≠",
+    r"\pm": "±",
+    r"\infty": "∞",
+    r"\circ": "°",
+    r"\degree": "°",
+    r"\angle": "∠",
+    r"\triangle": "△",
+}
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_CHARACTERS = str.maketrans(
+    {0xD7: "*", 0xB7: "*", 0x22C5: "*", 0xF7: "/", 0x2215: "/", 0x2044: "/"}  # signs for times and divided by
+    | {0x2264: "<=", 0x2265: ">=", 0x2212: "-", 0x2013: "-"}  # less or equal, greater or equal, minus, dash
+)
+_CJK = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_TOKEN = re.compile(rf"[-+*/=<>≠±∠△]|[{_CJK}]|∞|[^\W_{_CJK}]+(?:[\^_][^\W_{_CJK}]+|(?<=\d)\.\d+)*[!°]?")
+_RAISED = re.compile("[⁰¹²³⁴-⁹]+")
+_LOWERED = re.compile("[₀-₉]+")
+
+
+def normalised_words(question: str) -> list[str]:
+    """Words of a question in lower case, each with the operators in front of it: `2 - x = 7!` is 2, -x, =7!.
+
+    Dollar signs, braces, layout commands, drawings, punctuation and invisible characters are gone; `x^{2}`
+    and `x²` are `x^2`; `1,000` is `1000`; `\\dfrac` is `\\frac`; a hyphen between letters separates words.
+    Chinese, Japanese and Korean characters are words of their own. Time is linear in the length of the text.
+    """
+    text = _IMAGE.sub(" ", _without_drawings(question)).replace("**", " ")
+    text = _DROPPED.sub(" ", text.replace(r",\!", ","))
+    text = _COMMAND.sub(lambda match: _SAME.get(match[0], match[0]) + " ", text)
+    text = re.sub(r"\\frac (\d)(\d)", r"\\frac \1 \2 ", text)
+    text = _LOWERED.sub(r"_\g<0>", _RAISED.sub(r"^\g<0>", text))
+    text = unicodedata.normalize("NFKC", text).casefold().translate(_CHARACTERS)
+    if not text.isascii():
+        text = "".join(c for c in text if unicodedata.category(c) != "Cf")
+    text = text.replace("π", "pi")
+    text = re.sub(r"(?<=\d)(?:,|\{,\})(?=\d{3}(?!\d))", "", text)
+    text = re.sub(r"([\^_])\s*\{\s*([^{}]*)\}", r"\1\2", text).replace("^°", "°")
+    text = re.sub(r"(?<=[^\W\d_])-(?=[^\W\d_]{2})", " ", text)
+    return _join_operators(_TOKEN.findall(text))
+
+
+def _join_operators(tokens: Iterable[str]) -> list[str]:
+    """Operators go to the word behind them; `!` stays after a digit or one letter (a factorial)."""
+    words, operators = [], ""
+    for token in tokens:
+        if token in "-+*/=<>≠±∠△":
+            operators += token
+            continue
+        if token.endswith("!") and not (token[-2].isdigit() or len(token) == 2):
+            token = token[:-1]
+        words.append(operators + token)
+        operators = ""
+    return words
+
+
+def _without_drawings(text: str) -> str:
+    """Asymptote blocks hold drawing code, which many questions share."""
+    first, *others = text.split("[asy]")
+    return first + "".join(other.partition("[/asy]")[2] if "[/asy]" in other else other for other in others)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Match:
+    """Why a question counts as contaminated."""
+
+    benchmark_id: str
+    """`Problem.id` of the benchmark question."""
+    benchmark_source: str
+    ngram: str
+    """The words that both share."""
+
+    @property
+    def evidence(self) -> str:
+        return f"{self.benchmark_source} {self.benchmark_id}: {self.ngram!r}"
+
+
+class BenchmarkIndex:
+    """The word n-grams of benchmark questions.
+
+    Args:
+        problems: the benchmark questions.
+        ngram_words: words that two questions must share in a row; 0 compares whole questions only.
+    Raises:
+        ValueError: `ngram_words` is negative.
+    """
+
+    def __init__(self, problems: Iterable[Problem], ngram_words: int = 8) -> None:
+        if ngram_words < 0:
+            raise ValueError(f"ngram_words: {ngram_words} is negative; 0 compares whole questions only")
+        self._ngram_words = ngram_words
+        self._problems = list(problems)
+        self._words = [normalised_words(p.question) for p in self._problems]
+        self._whole = {" ".join(words): i for i, words in reversed(list(enumerate(self._words))) if words}
+        self._runs: dict[int, dict[str, int]] = {}
+        lengths = {len(words) for words in self._words}
+        self._short_lengths = sorted(n for n in lengths if 0 < n < ngram_words)
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    def match(self, question: str) -> Match | None:
+        """The first shared run of words, None where the question is clean.
+
+        A match is: the same question; a run of `ngram_words` words in both; a shorter question that is,
+        whole, a run of words inside the other one.
+        """
+        words = normalised_words(question)
+        if not words:
+            return None
+        found = self._lookup(self._whole, [" ".join(words)])
+        if found is not None or self._ngram_words == 0:
+            return found
+        length = min(self._ngram_words, len(words))
+        found = self._lookup(self._runs_of(length), _runs(words, length))
+        if found is not None:
+            return found
+        for length in self._short_lengths:
+            found = self._lookup(self._whole, _runs(words, length))
+            if found is not None:
+                return found
+        return None
+
+    def _runs_of(self, length: int) -> dict[str, int]:
+        """Run of `length` words -> the first question that has it; built once."""
+        if length not in self._runs:
+            index: dict[str, int] = {}
+            for i, words in enumerate(self._words):
+                for run in _runs(words, length):
+                    index.setdefault(run, i)
+            self._runs[length] = index
+        return self._runs[length]
+
+    def _lookup(self, index: dict[str, int], runs: Iterable[str]) -> Match | None:
+        for run in runs:
+            if run in index:
+                problem = self._problems[index[run]]
+                return Match(benchmark_id=problem.id, benchmark_source=problem.source, ngram=run)
+        return None
+
+
+def _runs(words: list[str], length: int) -> Iterator[str]:
+    """Every `length` words in a row, joined by spaces."""
+    for start in range(len(words) - length + 1):
+        yield " ".join(words[start : start + length])

@@ -1,0 +1,119 @@
+"""How a question becomes a prompt: one rendering for training, sampling, evaluation and search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from data.thinking import ThinkingFormat
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PromptStyle = Literal["direct", "zero_shot_cot", "few_shot", "r1_zero", "s1"]
+
+STEP_BY_STEP = "Please reason step by step, and put your final answer within \\boxed{}."
+R1_ZERO_TEMPLATE = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. "
+    "The assistant first thinks about the reasoning process in the mind and then provides the user with the "
+    "answer. The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> "
+    "tags, "
+    "respectively, i.e., <think> reasoning process here </think> <answer> answer here </answer>. "
+    "User: {question}. Assistant:"
+)
+"""DeepSeek-R1 (arXiv 2501.12948), table 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """A rendered prompt."""
+
+    text: str
+    prefill: str
+    """End of `text` that belongs to the completion: the thinking's opening, where the prompt already has
+    it."""
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompter:
+    """Renders questions for one tokenizer in one style.
+
+    direct: the question alone. zero_shot_cot: the question and "reason step by step". few_shot: `examples`
+    before the question. r1_zero: the paper's plain-text template, for base models. s1: direct, with the
+    thinking already opened. All but r1_zero go through the tokenizer's chat template; a tokenizer without one
+    gets `Question: .. Answer: ..`.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    style: PromptStyle
+    thinking_format: ThinkingFormat
+    system_prompt: str | None = None
+    examples: Sequence[tuple[str, str]] = ()
+    """(question, worked answer) pairs of the few_shot style."""
+
+    def __post_init__(self) -> None:
+        if (self.style == "few_shot") != bool(self.examples):
+            raise ValueError("prompt_style few_shot needs examples, and no other style takes them")
+
+    def prompt(self, question: str) -> Prompt:
+        """Render one question.
+
+        Raises:
+            ValueError: the question contains a special token of the tokenizer.
+        """
+        refuse_special_tokens(self.tokenizer, question, "question")
+        text = self._text(question)
+        start = self.thinking_format.start
+        if self.style == "s1" and not text.endswith(start):
+            text += start
+        ids = self.tokenizer(text, add_special_tokens=not self.is_chat)["input_ids"]
+        return Prompt(text=text, prefill=start if text.endswith(start) else "", ids=tuple(ids))
+
+    @property
+    def is_chat(self) -> bool:
+        return self.style != "r1_zero" and self.tokenizer.chat_template is not None
+
+    def messages(self, question: str) -> list[dict[str, str]]:
+        """The conversation up to and with the question."""
+        asked = f"{question}\n\n{STEP_BY_STEP}" if self.style == "zero_shot_cot" else question
+        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt is not None else []
+        shots = [
+            {"role": role, "content": content}
+            for pair in self.examples
+            for role, content in zip(("user", "assistant"), pair, strict=True)
+        ]
+        return [*system, *shots, {"role": "user", "content": asked}]
+
+    def apply_template(self, messages: list[dict[str, str]], *, generate: bool) -> str:
+        rendered: Any = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=generate
+        )
+        return rendered
+
+    def _text(self, question: str) -> str:
+        if self.style == "r1_zero":
+            return R1_ZERO_TEMPLATE.format(question=question)
+        messages = self.messages(question)
+        if self.is_chat:
+            return self.apply_template(messages, generate=True)
+        names = {"system": "", "user": "Question: ", "assistant": "Answer: "}
+        return "\n\n".join(names[m["role"]] + m["content"] for m in messages) + "\n\nAnswer:"
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Texts that the tokenizer turns into control tokens."""
+    added = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return added | set(tokenizer.all_special_tokens)
+
+
+def refuse_special_tokens(tokenizer: PreTrainedTokenizerBase, text: str, what: str) -> None:
+    """Refuse text that would become control tokens, such as `<|im_end|>` inside a question.
+
+    Raises:
+        ValueError: names the token.
+    """
+    for token in special_tokens(tokenizer):
+        if token in text:
+            raise ValueError(f"{what} contains the special token {token!r} of the tokenizer")

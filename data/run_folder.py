@@ -1,0 +1,234 @@
+"""Run folders: what a stage made, from what, and whether it is finished.
+
+`runs/<pipeline>/<stage>/manifest.json` says it all. A folder is finished only when its manifest says so, and
+the manifest is written last. A folder that an older version of the recipe made is moved aside, never
+overwritten.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from data.recipe import RUN_PREFIX, Recipe, references, runs_root, strings
+from data.store import fingerprint, read_json, write_json
+
+State = Literal["new", "unfinished", "finished", "stale"]
+
+_PACKAGES = ("torch", "transformers", "trl", "peft", "deepspeed", "datasets", "accelerate", "wandb", "vllm")
+_PATH_SUFFIXES = (".jsonl", ".json", ".parquet", ".jinja", ".gguf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be done in a run folder, decided before anything is written."""
+
+    folder: Path
+    state: State
+    reason: str
+    inputs: dict[str, dict[str, str]]
+    """For each input (run: reference or path): its fingerprint, and the cheap `stat` that spares computing it
+    again."""
+
+
+def stage_folder(recipe: Recipe) -> Path:
+    """Output folder of a recipe: its own `output_dir`, else runs/<pipeline>/<stage>."""
+    chosen = recipe.fields.get("output_dir")
+    return Path(chosen) if chosen else runs_root() / recipe.pipeline / recipe.name
+
+
+def pipeline_folder(recipe: Recipe) -> Path:
+    """Folder in which `run:` references of this recipe are looked up."""
+    return runs_root() / recipe.pipeline
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a run folder, None where there is none.
+
+    Raises:
+        ValueError: the manifest is not readable.
+    """
+    path = folder / "manifest.json"
+    return read_json(path) if path.is_file() else None
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Compare recipe and inputs with what the folder's manifest says.
+
+    Raises:
+        RecipeError: an input stage is not finished, or the folder belongs to another recipe.
+    """
+    folder = stage_folder(recipe)
+    manifest = read_manifest(folder)
+    previous = manifest["inputs"] if manifest else {}
+    inputs = input_fingerprints(recipe, previous)
+    if manifest is None:
+        if folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
+            raise recipe.error(
+                f"{folder} is not empty and not a run folder; choose another output_dir or empty it"
+            )
+        return Plan(folder=folder, state="new", reason="not run yet", inputs=inputs)
+    owner = (manifest["pipeline"], manifest["name"])
+    if owner != (recipe.pipeline, recipe.name):
+        raise recipe.error(f"{folder} belongs to recipe {'/'.join(owner)}; choose another output_dir")
+    changed = _changes(recipe, manifest, inputs)
+    if changed:
+        return Plan(folder=folder, state="stale", reason=changed, inputs=inputs)
+    if manifest["status"] == "finished":
+        return Plan(folder=folder, state="finished", reason="nothing changed", inputs=inputs)
+    return Plan(folder=folder, state="unfinished", reason=f"last run: {manifest['status']}", inputs=inputs)
+
+
+def _changes(recipe: Recipe, manifest: dict[str, Any], inputs: dict[str, dict[str, str]]) -> str:
+    if manifest["hash"] != recipe.hash:
+        old, new = manifest["recipe"], manifest_recipe(recipe)
+        keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+        return "recipe changed: " + ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in keys)[:300]
+    then = {name: value["fingerprint"] for name, value in manifest["inputs"].items()}
+    now = {name: value["fingerprint"] for name, value in inputs.items()}
+    names = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
+    return f"input changed: {', '.join(names)}" if names else ""
+
+
+def manifest_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as a manifest keeps it."""
+    return {"stage": recipe.stage, "launch": recipe.launch, **recipe.fields}
+
+
+def input_fingerprints(recipe: Recipe, previous: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Fingerprint of every stage and local path that the recipe reads.
+
+    Raises:
+        RecipeError: a stage that it reads is not finished.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name in references(recipe):
+        manifest = read_manifest(pipeline_folder(recipe) / name)
+        if manifest is None or manifest["status"] != "finished":
+            raise recipe.error(
+                f"{RUN_PREFIX}{name} is not finished; run it first: "
+                f"slowthink run {recipe.path.parent} --only {name}"
+            )
+        found[RUN_PREFIX + name] = {"fingerprint": manifest["output"], "stat": ""}
+    for text in strings({k: v for k, v in recipe.fields.items() if k != "output_dir"}):
+        path = Path(text)
+        if ("/" in text or path.suffix in _PATH_SUFFIXES) and len(text) < 1000 and path.exists():
+            stat = _stat(path)
+            known = previous.get(text, {})
+            same = known.get("stat") == stat
+            found[text] = {"fingerprint": known["fingerprint"] if same else fingerprint(path), "stat": stat}
+    return found
+
+
+def _stat(path: Path) -> str:
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    text = ";".join(f"{p}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class RunFolder:
+    """A run folder that this process is writing. At most one process has it at a time."""
+
+    def __init__(self, recipe: Recipe, plan: Plan) -> None:
+        self.path = plan.folder
+        self._lock: IO[str] | None = None
+        self._open(recipe, plan)
+
+    def _open(self, recipe: Recipe, plan: Plan) -> None:
+        if plan.state == "stale":
+            plan.folder.rename(_free_name(plan.folder))
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._acquire(recipe)
+        earlier = read_manifest(self.path)
+        self.manifest: dict[str, Any] = {
+            "pipeline": recipe.pipeline,
+            "name": recipe.name,
+            "stage": recipe.stage,
+            "status": "running",
+            "recipe": manifest_recipe(recipe),
+            "hash": recipe.hash,
+            "inputs": plan.inputs,
+            "seed": recipe.fields.get("seed"),
+            "git": git_state(),
+            "packages": package_versions(),
+            "host": {
+                "name": socket.gethostname(),
+                "cpus": os.cpu_count(),
+                "python": platform.python_version(),
+            },
+            "command": sys.argv,
+            "started": earlier["started"] if earlier else _now(),
+            "attempts": (earlier["attempts"] if earlier else 0) + 1,
+        }
+        write_json(self.path / "manifest.json", self.manifest)
+
+    def _acquire(self, recipe: Recipe) -> None:
+        self._lock = open(self.path / ".lock", "a")  # noqa: SIM115 - held until the folder is closed
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise recipe.error(
+                f"{self.path} is being written by another process; wait for it or stop it"
+            ) from None
+
+    def finish(self, metrics: dict[str, Any], seconds: float) -> None:
+        """Write metrics and mark the folder finished; the manifest is the last thing written."""
+        write_json(self.path / "metrics.json", metrics)
+        done = {"status": "finished", "output": fingerprint(self.path), "tokens": metrics.get("tokens")}
+        self._close({**done, "seconds": round(seconds, 3)})
+
+    def stop(self, status: Literal["failed", "interrupted"], error: str) -> None:
+        """Mark the folder as not finished, with the reason."""
+        self._close({"status": status, "error": error})
+
+    def _close(self, values: dict[str, Any]) -> None:
+        write_json(self.path / "manifest.json", {**self.manifest, **values, "ended": _now()})
+        assert self._lock is not None
+        self._lock.close()
+
+
+def _free_name(folder: Path) -> Path:
+    number = 1
+    while (name := folder.with_name(f"{folder.name}.old-{number}")).exists():
+        number += 1
+    return name
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and dirty flag of the checkout, or None values outside git."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
+        )
+        status = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that decide results."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

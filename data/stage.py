@@ -1,0 +1,156 @@
+"""What every stage does around its own work: parse its recipe, take its run folder, record how it ended."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import errno
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from data.recipe import Recipe, check_recipe, load_recipe, parse, references, resolve
+from data.run_folder import Plan, RunFolder, pipeline_folder, plan, stage_folder
+
+logger = logging.getLogger(__name__)
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type) -> None:
+    """Entry point of `python -m <stage module> --config recipe.yaml [--key value ...]`.
+
+    `body(*configs, folder)` does the work and returns metrics. Exit codes: 0 finished (or nothing to do),
+    2 a mistake of the user (one line on stderr), 130 interrupted, 1 anything else (traceback).
+    """
+    options, overrides = _arguments(config_classes)
+    try:
+        recipe = load_recipe(options.config)
+        os.environ.update(recipe.environment)
+        if options.output_dir:
+            recipe = dataclasses.replace(recipe, fields={**recipe.fields, "output_dir": options.output_dir})
+        recipe, configs = configure(recipe, config_classes, overrides)
+        planned = plan(recipe)
+    except ValueError as error:
+        _fail(error)
+    if planned.state == "finished":
+        print(f"{recipe.name}: finished before, nothing changed -> {planned.folder}")
+        return
+    if os.environ.get("RANK", "0") != "0":  # other ranks of a launch work, rank 0 alone keeps the folder
+        body(*configs, planned.folder)
+        return
+    _run_in_folder(body, configs, recipe, planned)
+
+
+def _arguments(config_classes: Sequence[Any]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--output_dir")
+    options, overrides = parser.parse_known_args()
+    if options.config is None or {"-h", "--help"} & set(overrides):
+        from trl import TrlParser
+
+        TrlParser(config_classes, usage="--config RECIPE.yaml [--key value ...]").print_help()
+        sys.exit(0 if overrides else EXIT_USER_ERROR)
+    return options, overrides
+
+
+def configure(
+    recipe: Recipe, config_classes: Sequence[type], overrides: Sequence[str]
+) -> tuple[Recipe, tuple]:
+    """Check the recipe and build its config objects; the returned recipe has the overrides in it.
+
+    Raises:
+        RecipeError: see `check_recipe`, `references` and `parse`.
+    """
+    given = {o.removeprefix("--").partition("=")[0] for o in overrides if o.startswith("--")}
+    check_recipe(recipe, config_classes, overridden=given)
+    references(recipe)
+    fields = resolve(recipe, pipeline_folder(recipe))
+    if any("output_dir" in cls.__dataclass_fields__ for cls in config_classes):
+        fields["output_dir"] = str(stage_folder(recipe))
+    else:
+        fields.pop("output_dir", None)
+    configs = parse(recipe, fields, config_classes, overrides)
+    overridden = {key: getattr(c, key) for c in configs for key in given if hasattr(c, key)}
+    return dataclasses.replace(recipe, fields={**recipe.fields, **overridden}), configs
+
+
+def _run_in_folder(
+    body: Callable[..., dict[str, Any]], configs: tuple, recipe: Recipe, planned: Plan
+) -> None:
+    try:
+        folder = RunFolder(recipe, planned)
+    except (ValueError, OSError) as error:
+        _fail(error)
+    _log_to(folder.path / "log.txt")
+    signal.signal(signal.SIGTERM, _interrupt)
+    logger.info("%s: %s (%s) -> %s", recipe.name, recipe.stage, planned.reason, folder.path)
+    start = time.monotonic()
+    try:
+        metrics = body(*configs, folder.path)
+        folder.finish(metrics, time.monotonic() - start)
+    except KeyboardInterrupt:
+        folder.stop("interrupted", "interrupted")
+        print(f"\n{recipe.name}: stopped. To go on: {resume_command(recipe)}", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        logger.debug("failed", exc_info=True)
+        mistake = isinstance(error, ValueError) or getattr(error, "errno", None) == errno.ENOSPC
+        _record_failure(folder, error)
+        if mistake:
+            _fail(error, f"details in {folder.path / 'log.txt'}")
+        raise
+    seconds = time.monotonic() - start
+    print(f"{recipe.name}: {summary(metrics)} in {seconds:.1f} s -> {folder.path}")
+
+
+def _record_failure(folder: RunFolder, error: Exception) -> None:
+    try:
+        folder.stop("failed", f"{type(error).__name__}: {error}")
+    except OSError as second:  # a full disk cannot hold the note either; the folder still says "running"
+        logger.warning("could not record the failure in %s: %s", folder.path, second)
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """The numbers of a stage's metrics in one line."""
+    numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v:.4g}" for k, v in numbers.items())
+
+
+def resume_command(recipe: Recipe) -> str:
+    """What to type to go on with an interrupted stage."""
+    return f"slowthink run {shlex.quote(str(recipe.path.parent))}"
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _fail(error: Exception, more: str = "") -> NoReturn:
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        error = OSError(f"no space left on disk ({error}); free some and start again, finished work is kept")
+    print(f"error: {error}" + (f"\n{more}" if more else ""), file=sys.stderr)
+    sys.exit(EXIT_USER_ERROR)
+
+
+def _log_to(path: Path) -> None:
+    from rich.logging import RichHandler
+
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    file.setLevel(logging.DEBUG)
+    console = RichHandler(show_path=False, show_time=False, level=logging.INFO)
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.handlers = [console, file]
+    for package in ("data", "rewards", "inference", "training", "evaluation", "launch"):
+        logging.getLogger(package).setLevel(logging.DEBUG)
+    logging.getLogger(__name__).setLevel(logging.DEBUG)

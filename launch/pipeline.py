@@ -1,0 +1,148 @@
+"""Run the stages of a recipe folder in order, each in a process of its own; skip what is finished."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.recipe import Recipe, RecipeError, load_pipeline, load_recipe
+from data.run_folder import plan, read_manifest, stage_folder
+from data.stage import EXIT_INTERRUPTED, configure
+from launch.stages import find_stage
+
+ACCELERATE_CONFIGS = Path(__file__).parent / "accelerate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which stages of a pipeline to run: all, one, or from one on."""
+
+    only: str | None = None
+    first: str | None = None
+
+    def choose(self, recipes: Sequence[Recipe]) -> list[Recipe]:
+        """The chosen recipes.
+
+        Raises:
+            RecipeError: no stage of that name.
+        """
+        names = [recipe.name for recipe in recipes]
+        for name in (self.only, self.first):
+            if name is not None and name not in names:
+                raise RecipeError(f"{recipes[0].path.parent}: no stage {name!r}; stages: {', '.join(names)}")
+        if self.only:
+            return [recipe for recipe in recipes if recipe.name == self.only]
+        return list(recipes[names.index(self.first) if self.first else 0 :])
+
+
+def check_stage(recipe: Recipe, overrides: Sequence[str] = ()) -> None:
+    """Check a recipe against its stage's config classes and launcher, importing only those.
+
+    Raises:
+        RecipeError: what is wrong, with file, key and fix.
+    """
+    try:
+        stage = find_stage(recipe.stage)
+    except ValueError as error:
+        raise recipe.error(str(error)) from error
+    stage_command(recipe, overrides)
+    classes = stage.config_classes()
+    if any("use_cpu" in cls.__dataclass_fields__ for cls in classes):
+        # the machine that checks a recipe need not have the GPUs that its bf16 needs
+        recipe = dataclasses.replace(recipe, fields={**recipe.fields, "use_cpu": True})
+    configure(recipe, classes, overrides)
+
+
+def stage_command(recipe: Recipe, overrides: Sequence[str] = ()) -> list[str]:
+    """The command line that runs a stage.
+
+    Raises:
+        RecipeError: `launch:` on a stage that runs as one process, or an unknown launch config.
+    """
+    stage = find_stage(recipe.stage)
+    arguments = ["-m", stage.module, "--config", str(recipe.path), *overrides]
+    if not stage.launched:
+        if recipe.launch:
+            raise recipe.error(f"launch: stage {recipe.stage!r} runs as one process; remove the key")
+        return [sys.executable, *arguments]
+    options = dict(recipe.launch or {"config": "cpu"})
+    config = ACCELERATE_CONFIGS / f"{options.pop('config')}.yaml"
+    if not config.is_file():
+        known = ", ".join(sorted(path.stem for path in ACCELERATE_CONFIGS.glob("*.yaml")))
+        raise recipe.error(f"launch: no launch config {config.stem!r}; there are {known}")
+    flags = [part for key, value in options.items() for part in (f"--{key}", str(value))]
+    launcher = [sys.executable, "-m", "launch.accelerated", "--config_file", str(config)]
+    return [*launcher, *flags, *arguments]
+
+
+def run_pipeline(folder: Path, selection: Selection, *, dry_run: bool) -> int:
+    """Run (or with `dry_run` only check and print) the stages of a recipe folder. Returns the exit code."""
+    recipes = selection.choose(load_pipeline(folder))
+    if dry_run:
+        return _print_plan(recipes)
+    todo = [recipe for recipe in recipes if not _is_finished(recipe)]
+    for recipe in todo:
+        check_stage(recipe)
+    for recipe in recipes:
+        if recipe not in todo and _is_finished(recipe):
+            print(f"= {recipe.name}: finished -> {stage_folder(recipe)}")
+            continue
+        code = run_recipe(recipe)
+        if code:
+            return code
+    return 0
+
+
+def _is_finished(recipe: Recipe) -> bool:
+    try:
+        return plan(recipe).state == "finished"
+    except RecipeError:
+        manifest = read_manifest(stage_folder(recipe))
+        if manifest is not None and manifest["name"] != recipe.name:
+            raise
+        return False  # an input is not there yet; the stage itself will say what is wrong if it still is
+
+
+def _print_plan(recipes: Sequence[Recipe]) -> int:
+    for recipe in recipes:
+        check_stage(recipe)
+        state = "finished, would be skipped" if _is_finished(recipe) else "would run"
+        print(
+            f"{recipe.name}: ok, {state} -> {stage_folder(recipe)}\n    {shlex.join(stage_command(recipe))}"
+        )
+    return 0
+
+
+def run_recipe(recipe: Recipe, overrides: Sequence[str] = ()) -> int:
+    """Run one stage in a process of its own and wait for it. Returns its exit code."""
+    print(f"> {recipe.name}", flush=True)
+    environment = {**os.environ, **recipe.environment, "TOKENIZERS_PARALLELISM": "false"}
+    process = subprocess.Popen(stage_command(recipe, overrides), env=environment)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # the stage got the signal too: let it close its folder
+        try:
+            process.wait(timeout=30)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        return EXIT_INTERRUPTED
+
+
+def run_single(stage: str, config: Path, overrides: Sequence[str]) -> int:
+    """`slowthink <stage> --config file`: check and run one recipe file.
+
+    Raises:
+        RecipeError: the file is for another stage, or a mistake in it.
+    """
+    recipe = load_recipe(config)
+    if recipe.stage != stage:
+        raise recipe.error(f"stage: this recipe is for {recipe.stage!r}; run `slowthink {recipe.stage}`")
+    return run_recipe(recipe, overrides)

@@ -1,0 +1,73 @@
+"""The stages that a recipe can name. Nothing is imported until a stage's configs are asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """A stage: the module that runs it and the dataclasses whose fields its recipe may set."""
+
+    module: str
+    configs: tuple[str, ...]
+    """`module:Class`, imported on demand."""
+    help: str
+    launched: bool = False
+    """True: started through `accelerate launch` with the recipe's `launch:`."""
+
+    def config_classes(self) -> tuple[type, ...]:
+        """Import and return the config dataclasses."""
+        pairs = (path.split(":") for path in self.configs)
+        return tuple(getattr(importlib.import_module(module), name) for module, name in pairs)
+
+
+STAGES = {
+    "collect": Stage(
+        module="data.collect",
+        configs=("data.collect:CollectConfig",),
+        help="many sources to one schema, deduplicated and decontaminated",
+    ),
+    "pretrain": Stage(
+        module="training.pretrain",
+        configs=("training.pretrain:PretrainConfig",),
+        help="a tiny model of the small world, from nothing",
+        launched=True,
+    ),
+    "sample": Stage(
+        module="inference.sample",
+        configs=("inference.sample:SampleConfig",),
+        help="n verified completions per problem",
+    ),
+    "curate": Stage(
+        module="data.curate",
+        configs=("data.curate:CurateConfig",),
+        help="quality, difficulty and diversity filters: traces to train on",
+    ),
+    "sft": Stage(
+        module="training.sft",
+        configs=("training.sft:SftConfig", "trl:SFTConfig", "trl:ModelConfig"),
+        help="supervised fine-tuning on reasoning traces",
+        launched=True,
+    ),
+    "evaluate": Stage(
+        module="evaluation.evaluate",
+        configs=("evaluation.evaluate:EvaluateConfig",),
+        help="benchmarks: accuracy, pass@k, maj@k with intervals",
+    ),
+}
+
+
+def find_stage(name: str) -> Stage:
+    """The stage of that name.
+
+    Raises:
+        ValueError: no such stage; names the nearest.
+    """
+    if name not in STAGES:
+        near = difflib.get_close_matches(name, STAGES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"stages: {', '.join(STAGES)}"
+        raise ValueError(f"stage: {name!r} is not a stage; {hint}")
+    return STAGES[name]

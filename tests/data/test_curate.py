@@ -1,0 +1,156 @@
+"""Curate: the funnel, difficulty from attempts, determinism, and what is said when too little is left."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.curate import CurateConfig, curate, pass_rates, read_candidates
+from data.schema import Attempt, Completion, Outcome, Problem, problem_id
+from data.store import read_attempts, read_rows, write_attempts, write_problems
+from data.thinking import thinking_format
+
+
+def problem(n: int, **more: Any) -> Problem:
+    question = f"Question {n}?"
+    return Problem(id=problem_id(question), question=question, answer=str(n), domain=f"d{n % 3}", **more)
+
+
+def attempt(problem: Problem, index: int = 0, verdict: Outcome = "correct", **more: Any) -> Attempt:
+    values: dict[str, Any] = {
+        "thinking": f"Thought {index}.",
+        "response": problem.answer,
+        "thinking_tokens": 5,
+    }
+    completion = Completion(
+        text="",
+        prompt_tokens=1,
+        completion_tokens=9,
+        model="m",
+        seed=0,
+        **{"finish_reason": "stop", **values, **more},
+    )
+    return Attempt(
+        problem=problem, index=index, completion=completion, verdict=verdict, extracted=problem.answer
+    )
+
+
+def stage(
+    tmp_path: Path, problems: list[Problem], traces: list[Attempt], attempts: list[Attempt] | None = None
+) -> dict[str, Any]:
+    write_problems(tmp_path / "collect", problems)
+    write_attempts(tmp_path / "teacher", traces, "traces")
+    write_attempts(tmp_path / "weak", attempts or [])
+    return {
+        "problems": str(tmp_path / "collect"),
+        "traces": [str(tmp_path / "teacher")],
+        "attempts": [str(tmp_path / "weak")],
+    }
+
+
+def test_the_funnel_adds_up(tmp_path: Path) -> None:
+    problems = [problem(n) for n in range(8)]
+    traces = [
+        attempt(problems[0]),
+        attempt(problems[0], 1),
+        attempt(problems[1], verdict="wrong"),
+        attempt(problems[2], finish_reason="length"),
+        attempt(problems[3], thinking="  "),
+        attempt(problems[4], thinking="a <think> b"),
+        attempt(problems[5]),
+        attempt(problems[6]),
+        attempt(problem(99)),
+    ]
+    paths = stage(
+        tmp_path, problems, traces, [attempt(problems[5]), attempt(problems[6], verdict="unverifiable")]
+    )
+    metrics = curate(CurateConfig(**paths, max_pass_rate=0.5), tmp_path / "out")
+    assert metrics["rows_in"] == 9
+    assert metrics["rows_out"] == 2
+    assert {rule: count for rule, count in metrics["rules"].items() if count} == {
+        "not_in_problems": 1,
+        "too_easy": 1,
+        "not_correct": 1,
+        "truncated": 1,
+        "empty_thinking": 1,
+        "tags": 1,
+        "not_chosen": 1,
+    }
+    assert metrics["problems_without_pass_rate"] == 7
+    assert metrics["problems_without_trace"] == 1
+    assert metrics["domains_in"] == {"d0": 5, "d1": 2, "d2": 2}
+    assert metrics["domains_out"] == {"d0": 2}
+    rows = read_rows(tmp_path / "out" / "rejected" / "rows.parquet", "rejected")
+    assert len(rows) == metrics["rows_in"] - metrics["rows_out"]
+    assert all(row["evidence"] for row in rows)
+
+
+@pytest.mark.parametrize("name", ["think_tags", "s1"])
+def test_kept_traces_are_rendered_in_the_format(tmp_path: Path, name: str) -> None:
+    curate(
+        CurateConfig(**stage(tmp_path, [problem(1)], [attempt(problem(1))]), thinking_format=name),
+        tmp_path / "out",
+    )
+    (kept,) = read_attempts(tmp_path / "out", "traces")
+    assert thinking_format(name).parse(kept.completion.text) == ("Thought 0.", "1")
+
+
+def test_pass_rates_leave_out_what_could_not_be_verified() -> None:
+    verdicts: list[Outcome] = ["correct", "wrong", "wrong", "unverifiable", "correct"]
+    attempts = [attempt(problem(1), i, verdict) for i, verdict in enumerate(verdicts)]
+    assert pass_rates([*attempts, attempt(problem(2), verdict="unverifiable")]) == {problem(1).id: 0.5}
+
+
+@pytest.mark.parametrize("diversity", ["s1", "uniform", "longest", "random"])
+def test_the_same_seed_gives_the_same_set_in_any_order_of_rows(tmp_path: Path, diversity: Any) -> None:
+    problems = [problem(n) for n in range(40)]
+    traces = [attempt(p, i, thinking_tokens=n % 7) for n, p in enumerate(problems) for i in range(3)]
+
+    def ids(name: str, traces: list[Attempt], seed: int) -> list[tuple[str, int]]:
+        paths = stage(tmp_path / name, problems, traces)
+        config = CurateConfig(**paths, size=10, diversity=diversity, trace_choice="random", seed=seed)
+        assert curate(config, tmp_path / name / "out")["rows_out"] == 10
+        return [(t.problem.id, t.index) for t in read_attempts(tmp_path / name / "out", "traces")]
+
+    first = ids("a", traces, 1)
+    assert first == ids("b", random.Random(0).sample(traces, len(traces)), 1)
+    assert first != ids("c", traces, 2)
+
+
+def test_too_few_traces_say_which_rule_took_them_and_what_helps(tmp_path: Path) -> None:
+    problems = [problem(n) for n in range(6)]
+    paths = stage(
+        tmp_path,
+        problems,
+        [attempt(p, verdict="correct" if n < 2 else "wrong") for n, p in enumerate(problems)],
+    )
+    with pytest.raises(
+        ValueError, match=r"2 of 6 .* asks for 5; rule 'not_correct' took the most \(4\).*size: 2"
+    ):
+        curate(CurateConfig(**paths, size=5), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert curate(CurateConfig(**paths, size=5, allow_fewer=True), tmp_path / "out")["rows_out"] == 2
+    assert curate(CurateConfig(**paths, size=5, require_correct=False), tmp_path / "out")["rows_out"] == 5
+    with pytest.raises(ValueError, match=r"'too_short'.*lower min_thinking_tokens"):
+        curate(
+            CurateConfig(**paths, min_thinking_tokens=100, require_correct=False, allow_fewer=True),
+            tmp_path / "none",
+        )
+
+
+def test_bad_inputs_are_refused(tmp_path: Path) -> None:
+    paths = stage(tmp_path, [problem(1, role="eval")], [attempt(problem(1))])
+    with pytest.raises(ValueError, match="role eval"):
+        curate(CurateConfig(**paths), tmp_path / "out")
+    paths = stage(tmp_path, [problem(1)], [attempt(problem(1, role="eval"))])
+    with pytest.raises(ValueError, match="role eval"):
+        curate(CurateConfig(**paths), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"neither traces\.parquet nor attempts\.parquet"):
+        read_candidates(str(tmp_path / "collect"))
+    wrong: dict[str, Any]
+    for wrong in ({"thinking_format": "xml"}, {"min_pass_rate": 0.9, "max_pass_rate": 0.1}, {"size": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            CurateConfig(**paths, **wrong)

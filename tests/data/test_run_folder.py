@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data.recipe import Recipe, RecipeError, load_recipe
+from data.run_folder import RunFolder, plan, read_manifest
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SLOWTHINK_RUNS", str(tmp_path / "runs"))
+    folder = tmp_path / "recipes" / "p"
+    folder.mkdir(parents=True)
+    (tmp_path / "in.jsonl").write_text("{}\n")
+    (folder / "01_a.yaml").write_text(f"stage: x\nsource: {tmp_path / 'in.jsonl'}\n")
+    (folder / "02_b.yaml").write_text("stage: x\nproblems: run:01_a\n")
+    return folder
+
+
+def finish(recipe: Recipe, content: str = "rows") -> None:
+    folder = RunFolder(recipe, plan(recipe))
+    (folder.path / "problems.parquet").write_text(content)
+    folder.finish({"rows": 1}, seconds=0.1)
+
+
+def test_life_of_a_run_folder(pipeline: Path) -> None:
+    recipe = load_recipe(pipeline / "01_a.yaml")
+    assert plan(recipe).state == "new"
+    folder = RunFolder(recipe, plan(recipe))
+    folder.stop("interrupted", "interrupted")
+    assert plan(recipe).state == "unfinished"
+    finish(recipe)
+    assert plan(recipe).state == "finished"
+    manifest = read_manifest(folder.path)
+    assert manifest is not None
+    assert manifest["attempts"] == 2
+    assert manifest["status"] == "finished"
+    assert {
+        "hash",
+        "inputs",
+        "git",
+        "packages",
+        "host",
+        "started",
+        "ended",
+        "seed",
+        "tokens",
+    } <= manifest.keys()
+
+
+def test_a_killed_stage_is_unfinished(pipeline: Path) -> None:
+    recipe = load_recipe(pipeline / "01_a.yaml")
+    lock = RunFolder(recipe, plan(recipe))._lock
+    assert lock is not None
+    lock.close()  # what the kernel does for a killed process
+    assert read_manifest(plan(recipe).folder)["status"] == "running"  # type: ignore[index]
+    assert plan(recipe).state == "unfinished"
+
+
+def test_changed_recipe_moves_the_old_result_aside(pipeline: Path) -> None:
+    path = pipeline / "01_a.yaml"
+    finish(load_recipe(path), "old")
+    path.write_text(path.read_text() + "seed: 7\n")
+    changed = load_recipe(path)
+    planned = plan(changed)
+    assert planned.state == "stale"
+    assert "seed None -> 7" in planned.reason
+    finish(changed, "new")
+    assert (planned.folder.with_name("01_a.old-1") / "problems.parquet").read_text() == "old"
+    assert (planned.folder / "problems.parquet").read_text() == "new"
+
+
+def test_changed_input_file_makes_the_result_stale(pipeline: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(pipeline / "01_a.yaml")
+    finish(recipe)
+    (tmp_path / "in.jsonl").touch()
+    assert plan(recipe).state == "finished"
+    (tmp_path / "in.jsonl").write_text("{}\n{}\n")
+    assert plan(recipe).state == "stale"
+
+
+def test_new_result_of_an_earlier_stage_makes_the_later_stale(pipeline: Path, tmp_path: Path) -> None:
+    first, second = (load_recipe(pipeline / name) for name in ("01_a.yaml", "02_b.yaml"))
+    with pytest.raises(RecipeError, match=r"run:01_a is not finished; run it first: slowthink run"):
+        plan(second)
+    finish(first)
+    finish(second)
+    assert plan(second).state == "finished"
+    (tmp_path / "in.jsonl").write_text("other\n")
+    finish(first, "other rows")
+    assert plan(second).state == "stale"
+
+
+def test_foreign_folders_are_refused(pipeline: Path, tmp_path: Path) -> None:
+    finish(load_recipe(pipeline / "01_a.yaml"))
+    mine = tmp_path / "runs" / "p" / "01_a"
+    (pipeline / "02_b.yaml").write_text(f"stage: x\noutput_dir: {mine}\n")
+    with pytest.raises(RecipeError, match=r"belongs to recipe p/01_a; choose another output_dir"):
+        plan(load_recipe(pipeline / "02_b.yaml"))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.tex").write_text("")
+    (pipeline / "02_b.yaml").write_text(f"stage: x\noutput_dir: {tmp_path / 'notes'}\n")
+    with pytest.raises(RecipeError, match="not empty and not a run folder"):
+        plan(load_recipe(pipeline / "02_b.yaml"))
+
+
+def test_one_writer_at_a_time(pipeline: Path) -> None:
+    recipe = load_recipe(pipeline / "01_a.yaml")
+    first = RunFolder(recipe, plan(recipe))
+    with pytest.raises(RecipeError, match="being written by another process"):
+        RunFolder(recipe, plan(recipe))
+    first.stop("failed", "x")
+    RunFolder(recipe, plan(recipe)).stop("failed", "x")
+
+
+def test_damaged_manifest_is_named(pipeline: Path) -> None:
+    recipe = load_recipe(pipeline / "01_a.yaml")
+    finish(recipe)
+    (plan(recipe).folder / "manifest.json").write_text('{"status": "fin')
+    with pytest.raises(ValueError, match=r"manifest\.json is not valid JSON"):
+        plan(recipe)

@@ -1,0 +1,179 @@
+"""SIGKILL at random moments: every stage, started again, ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.run_folder import read_manifest
+from data.store import read_json, read_rows
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = 3
+
+RECIPES = {
+    "01_collect": """
+stage: collect
+sources:
+  - {path: DATA, role: train, licence: MIT, domain: sums}
+""",
+    "02_sample": """
+stage: sample
+problems: run:01_collect
+model_name_or_path: MODEL
+num_completions: 4
+max_tokens: 12
+batch_size: 8
+limit: 60
+""",
+    "03_curate": """
+stage: curate
+problems: run:01_collect
+traces: [run:01_collect]
+attempts: [run:02_sample]
+require_correct: false
+size: 60
+""",
+    "04_sft": """
+stage: sft
+launch: cpu
+dataset: run:03_curate
+model_name_or_path: MODEL
+pad_token: <|fim_pad|>
+packing: true
+max_length: 256
+per_device_train_batch_size: 1
+max_steps: 40
+logging_steps: 1
+save_steps: 4
+learning_rate: 1.0e-3
+bf16: false
+gradient_checkpointing: false
+""",
+    "05_evaluate": """
+stage: evaluate
+model_name_or_path: MODEL
+benchmarks:
+  - {path: DATA, role: eval, licence: MIT, limit: 40}
+num_completions: 4
+k: [1, 2, 4]
+max_tokens: 12
+batch_size: 8
+""",
+}
+TABLES = {"01_collect": "problems", "02_sample": "attempts", "03_curate": "traces", "05_evaluate": "attempts"}
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe folder of all five stages on the tiny model."""
+    folder = tmp_path_factory.mktemp("kill") / "recipes" / "tiny"
+    folder.mkdir(parents=True)
+    rng = random.Random(0)
+    rows = []
+    for i in range(400):
+        a, b = rng.randint(1, 99), rng.randint(1, 99)
+        thinking = f"{a} + {b} is {a + b}. " * rng.randint(1, 4)
+        row = {"question": f"Sum {i}: what is {a} + {b}?", "answer": str(a + b), "thinking": thinking.strip()}
+        rows.append({**row, "response": f"\\boxed{{{a + b}}}"})
+    data = folder.parent / "sums.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, text in RECIPES.items():
+        (folder / f"{name}.yaml").write_text(
+            text.replace("DATA", str(data)).replace("MODEL", str(tiny_model))
+        )
+    return folder
+
+
+def start(pipeline: Path, stage: str, runs: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "launch.cli", "run", str(pipeline), "--only", stage]
+    environment = {**os.environ, "SLOWTHINK_RUNS": str(runs), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def finish(pipeline: Path, stage: str, runs: Path) -> Path:
+    process = start(pipeline, stage, runs)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output.decode()[-3000:]
+    return runs / "tiny" / stage
+
+
+def kill_after(process: subprocess.Popen, folder: Path, seconds: float) -> None:
+    """SIGKILL the stage's whole process group, `seconds` after the stage itself began its work."""
+    log = folder / "log.txt"
+    size = log.stat().st_size if log.is_file() else 0
+    while process.poll() is None and (not log.is_file() or log.stat().st_size == size):
+        time.sleep(0.02)
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def result(stage: str, folder: Path) -> Any:
+    """What must not depend on kills: the rows, or the loss of every step."""
+    if stage in TABLES:
+        return read_rows(folder / f"{TABLES[stage]}.parquet", TABLES[stage])
+    history = read_json(folder / "log_history.json")
+    return [(entry["step"], pytest.approx(entry["loss"], abs=2e-3)) for entry in history if "loss" in entry]
+
+
+@pytest.mark.slow
+def test_killed_stages_end_with_the_same_result(pipeline: Path, tmp_path: Path) -> None:
+    rng = random.Random(20)
+    quiet, killed = tmp_path / "quiet", tmp_path / "killed"
+    survived = []
+    for stage in RECIPES:
+        expected = finish(pipeline, stage, quiet)
+        manifest = read_manifest(expected)
+        assert manifest is not None
+        folder = killed / "tiny" / stage
+        for _ in range(KILLS):
+            process = start(pipeline, stage, killed)
+            kill_after(process, folder, rng.uniform(0, 0.9 * manifest["seconds"]))
+            again = read_manifest(folder)
+            if process.returncode == -signal.SIGKILL:
+                survived.append(stage)
+                assert again is None or again["status"] == "running"
+        assert result(stage, finish(pipeline, stage, killed)) == result(stage, expected), stage
+    assert set(survived) == set(RECIPES), f"no kill hit {set(RECIPES) - set(survived)}"
+    evaluated = [read_json(runs / "tiny" / "05_evaluate" / "metrics.json") for runs in (quiet, killed)]
+    assert evaluated[0] == evaluated[1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_closes_the_stage_and_says_how_to_go_on(pipeline: Path, tmp_path: Path) -> None:
+    for stage in ("01_collect", "02_sample"):
+        folder = tmp_path / "tiny" / stage
+        if stage == "01_collect":
+            finish(pipeline, stage, tmp_path)
+    process = start(pipeline, "02_sample", tmp_path)
+    journal = folder / "attempts.journal"
+    while process.poll() is None and not (journal.is_file() and journal.stat().st_size):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output.decode()
+    assert "To go on: slowthink run" in output.decode()
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    assert manifest["status"] == "interrupted"
+    finish(pipeline, "02_sample", tmp_path)

@@ -1,0 +1,1 @@
+"""Training stages on the trainers of transformers and TRL."""

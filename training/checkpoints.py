@@ -1,0 +1,58 @@
+"""Checkpoints that a killed training run goes on from.
+
+A checkpoint counts only when it holds the marker file that `MarkCompleteCheckpoints` writes as the very last
+thing, after everything else is on disk; what a kill left half-written has no marker and is never read.
+The trainer deletes the oldest checkpoint before the newest is marked, so save_total_limit must be at least 2.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+MARKER = ".complete"
+
+
+class MarkCompleteCheckpoints(TrainerCallback):
+    """Marks each checkpoint once every process has written its part and the files are on disk."""
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        PartialState().wait_for_everyone()
+        assert args.output_dir is not None, "a trainer that saves has an output folder"
+        if args.should_save:
+            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Flush every file of the checkpoint to disk, then write its marker."""
+    for file in [*checkpoint.rglob("*"), checkpoint]:
+        _flush(file)
+    marker = checkpoint / MARKER
+    marker.touch()
+    _flush(marker)
+    _flush(checkpoint)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def newest_complete_checkpoint(folder: Path) -> Path | None:
+    """The marked `checkpoint-<step>` of `folder` with the highest step, None where there is none."""
+    marked = [path.parent for path in folder.glob(f"checkpoint-*/{MARKER}")]
+    steps = {int(path.name.removeprefix("checkpoint-")): path for path in marked if _has_step(path)}
+    return steps[max(steps)] if steps else None
+
+
+def _has_step(path: Path) -> bool:
+    return path.name.removeprefix("checkpoint-").isdecimal()

@@ -1,0 +1,189 @@
+"""Stage `sft`: supervised fine-tuning on reasoning traces with `trl.SFTTrainer`.
+
+The loss covers the target alone (thinking, answer, end token). Rows are tokenised and masked here, exactly as
+prompts are at sampling time; packing, LoRA, DeepSpeed and the loop itself are TRL's.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.chat import Example
+from data.prompts import Prompter, PromptStyle
+from data.sources import refuse_eval_rows
+from data.stage import run_stage
+from data.store import read_attempts, read_json, write_json, write_rejected
+from data.thinking import thinking_format
+from inference.models import load_tokenizer, locate
+from training.lint import lint, render_traces
+from training.reporting import set_reporting_defaults
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from trl import ModelConfig, SFTConfig, SFTTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class SftConfig:
+    """Fields of stage `sft` beside those of trl.SFTConfig and trl.ModelConfig."""
+
+    dataset: str
+    """Stage folder (run:03_curate) or parquet file with the traces."""
+    thinking_format: str = "think_tags"
+    """think_tags, answer_tags or s1: how thinking and response become the target."""
+    prompt_style: PromptStyle = "direct"
+    """direct, zero_shot_cot, r1_zero or s1 (see data/prompts.py); evaluate with the same."""
+    system_prompt: str | None = None
+    """System message; the chat template's own default where it is not given."""
+    max_overlong_fraction: float = 0.0
+    """Traces longer than max_length are left out; more of them than this is an error."""
+    eval_rows: int = 0
+    """Traces (the last ones) that are held out; their loss is measured before and after."""
+
+    def __post_init__(self) -> None:
+        thinking_format(self.thinking_format)
+        if self.prompt_style == "few_shot":
+            raise ValueError("prompt_style: few_shot is for sampling and evaluation; train with direct")
+        if not 0 <= self.max_overlong_fraction <= 1:
+            raise ValueError(f"max_overlong_fraction: {self.max_overlong_fraction} must be between 0 and 1")
+
+
+def sft(config: SftConfig, args: SFTConfig, model: ModelConfig, folder: Path) -> dict[str, Any]:
+    """Train, resuming from the last complete checkpoint, and save model and tokenizer in `folder`."""
+    from training.checkpoints import newest_complete_checkpoint
+
+    if model.model_name_or_path is None:
+        raise ValueError("model_name_or_path is missing: a folder, a run: reference or a hub id")
+    set_reporting_defaults(folder)
+    traces = read_attempts(config.dataset, "traces")
+    refuse_eval_rows([trace.problem for trace in traces], config.dataset)
+    prompter = Prompter(
+        tokenizer=_tokenizer(args, model),
+        style=config.prompt_style,
+        thinking_format=thinking_format(config.thinking_format),
+        system_prompt=config.system_prompt,
+    )
+    rendered = render_traces(prompter, traces, max_length=args.max_length)
+    if args.process_index == 0:
+        lint(prompter, rendered, max_overlong_fraction=config.max_overlong_fraction)
+        write_rejected(folder, rendered.rejected)
+    train, held_out = split(rendered.examples, config.eval_rows)
+    trainer = make_trainer(args, model, prompter, train, held_out)
+
+    checkpoint = newest_complete_checkpoint(folder)
+    before = _held_out_loss(trainer, folder / "held_out_before.json", measure=checkpoint is None)
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    after = trainer.evaluate()["eval_loss"] if held_out else None
+    trainer.save_model(str(folder))
+    history = trainer.state.log_history
+    if args.process_index == 0:
+        write_json(folder / "log_history.json", history)
+    metrics = {
+        "rows": len(train),
+        "rejected": len(rendered.rejected),
+        **train_metrics(history, result.metrics),
+    }
+    return (
+        metrics
+        if before is None
+        else {**metrics, "held_out_loss_before": before, "held_out_loss_after": after}
+    )
+
+
+def _tokenizer(args: SFTConfig, model: ModelConfig) -> Any:
+    tokenizer: Any = load_tokenizer(str(model.model_name_or_path), trust_remote_code=args.trust_remote_code)
+    for key in ("eos_token", "pad_token"):
+        token = getattr(args, key)
+        if token is None:
+            continue
+        if token not in tokenizer.get_vocab():
+            raise ValueError(f"{key}: {token!r} is not in the tokenizer's vocabulary")
+        setattr(tokenizer, key, token)
+    if args.chat_template_path and args.chat_template_path.endswith((".jinja", ".j2")):
+        tokenizer.chat_template = Path(args.chat_template_path).read_text(encoding="utf-8")
+    return tokenizer
+
+
+def split(examples: list[Example], held_out: int) -> tuple[list[Example], list[Example]]:
+    """Training examples and the last `held_out` ones.
+
+    Raises:
+        ValueError: nothing would be left to train on.
+    """
+    if held_out >= len(examples):
+        raise ValueError(f"eval_rows: {held_out} of {len(examples)} traces leave none to train on")
+    return examples[: len(examples) - held_out], examples[len(examples) - held_out :]
+
+
+def make_trainer(
+    args: SFTConfig, model: ModelConfig, prompter: Prompter, train: list[Example], held_out: list[Example]
+) -> SFTTrainer:
+    """TRL's trainer on pre-tokenised rows."""
+    from trl import SFTTrainer, get_peft_config, get_quantization_config
+
+    from training.checkpoints import MarkCompleteCheckpoints
+
+    quantization = get_quantization_config(model)
+    given: Any = args.model_init_kwargs or {}
+    args.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **({} if quantization is None else {"quantization_config": quantization}),
+        **given,
+    }
+    if args.padding_free and not args.packing:
+        args.max_length = None  # overlong rows are out already, and TRL refuses a limit here
+    return SFTTrainer(
+        model=locate(str(model.model_name_or_path)),
+        args=args,
+        train_dataset=_dataset(train),
+        eval_dataset=_dataset(held_out) if held_out else None,
+        processing_class=prompter.tokenizer,
+        peft_config=get_peft_config(model),
+        callbacks=[MarkCompleteCheckpoints()],
+    )
+
+
+def _dataset(examples: list[Example]) -> Dataset:
+    from datasets import Dataset
+
+    return Dataset.from_dict(
+        {"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]}
+    )
+
+
+def _held_out_loss(trainer: SFTTrainer, path: Path, *, measure: bool) -> float | None:
+    """Held-out loss of the untrained model: measured once, remembered for a resumed run."""
+    if trainer.eval_dataset is None:
+        return None
+    if measure or not path.is_file():
+        loss = trainer.evaluate()["eval_loss"]
+        if trainer.args.process_index == 0:
+            write_json(path, loss)
+        return loss
+    return read_json(path)
+
+
+def train_metrics(history: list[dict[str, Any]], result: dict[str, float]) -> dict[str, Any]:
+    """First and last logged loss, tokens and speed of a training run."""
+    logs = [entry for entry in history if "loss" in entry]
+    tokens = next((int(entry["num_tokens"]) for entry in reversed(logs) if "num_tokens" in entry), None)
+    return {
+        "steps": logs[-1]["step"] if logs else 0,
+        "loss_first": logs[0]["loss"] if logs else None,
+        "loss_last": logs[-1]["loss"] if logs else None,
+        "tokens": tokens,
+        "train_seconds": result["train_runtime"],
+    }
+
+
+if __name__ == "__main__":
+    from trl import ModelConfig, SFTConfig
+
+    run_stage(sft, SftConfig, SFTConfig, ModelConfig)
