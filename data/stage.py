@@ -11,6 +11,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,6 +31,7 @@ def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type) -> Non
     `body(*configs, folder)` does the work and returns metrics. Exit codes: 0 finished (or nothing to do),
     2 a mistake of the user (one line on stderr), 130 interrupted, 1 anything else (traceback).
     """
+    warnings.filterwarnings("ignore", category=FutureWarning)  # libraries about their own next versions
     options, overrides = _arguments(config_classes)
     try:
         recipe = load_recipe(options.config)

@@ -6,11 +6,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.store import read_json
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FETCHABLE = {"HuggingFaceTB/SmolLM2-135M-Instruct": "smollm2"}
 """Models that `slowthink fetch-model` can get without the hub."""
+
+
+GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""Classes whose whole behaviour is in tokenizer.json."""
 
 
 def model_cache() -> Path:
@@ -51,9 +57,19 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
     Raises:
         ValueError: see `locate`; or neither the cache nor the hub has it.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    return _load(AutoTokenizer, model, padding_side="left", trust_remote_code=trust_remote_code)
+    # AutoTokenizer replaces a folder's own tokenizer by the class of the model type (Qwen2Tokenizer) and
+    # keeps nothing of it but the vocabulary; a folder that says what it is gets what it says
+    config = Path(locate(model)) / "tokenizer_config.json"
+    own = config.is_file() and read_json(config).get("tokenizer_class") in GENERIC_TOKENIZERS
+    return _load(
+        PreTrainedTokenizerFast if own else AutoTokenizer,
+        model,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,  # decoding must give back what was encoded
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def load_model(model: str, *, trust_remote_code: bool = False, **options: Any) -> Any:

@@ -75,4 +75,7 @@ def convert(gguf: Path, folder: Path) -> None:
         source, gguf_file=file, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
     )
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
+    # the GGUF reader gets the end token wrong, the model's own config does not
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
+    tokenizer.save_pretrained(folder)

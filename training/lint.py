@@ -73,8 +73,8 @@ def lint(prompter: Prompter, rendered: Rendered, *, max_overlong_fraction: float
         if example.labels[-1] != tokenizer.eos_token_id:
             raise ValueError(
                 f"the loss ends with {tokenizer.decode(example.labels[-1:])!r}, not with the end token "
-                f"{tokenizer.eos_token!r}: the model would not learn to stop; set `eos_token:` to the token with "
-                "which the chat template ends an answer"
+                f"{tokenizer.eos_token!r}: the model would not learn to stop; set `eos_token:` to the token "
+                "with which the chat template ends an answer"
             )
     overlong = sum(row.rule == "overlong" for row in rendered.rejected)
     total = len(rendered.examples) + len(rendered.rejected)

@@ -128,6 +128,9 @@ def make_trainer(
 
     from training.checkpoints import MarkCompleteCheckpoints
 
+    if model.attn_implementation == "documents":
+        import training.document_attention  # noqa: F401  (registers it)
+
     quantization = get_quantization_config(model)
     given: Any = args.model_init_kwargs or {}
     args.model_init_kwargs = {

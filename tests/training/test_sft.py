@@ -104,12 +104,17 @@ def test_loss_is_the_mean_over_target_tokens(tiny_model: Path, tokenizer: Any, t
             logits, labels, ignore_index=IGNORED, reduction="sum"
         ).item()
         count += int((labels != IGNORED).sum())
-    for options in ({"packing": True, "max_length": 2048}, {"packing": False}, {"padding_free": True}):
+    for attention, options in (
+        (None, {"packing": True, "max_length": 2048}),
+        (None, {"packing": False}),
+        (None, {"padding_free": True}),
+        ("documents", {"padding_free": True}),
+        ("documents", {"packing": True, "max_length": 2048}),
+    ):
         args = arguments(tmp_path / "o", per_device_eval_batch_size=6, **options)
-        trainer = make_trainer(
-            args, ModelConfig(model_name_or_path=str(tiny_model)), prompter, examples, examples
-        )
-        assert trainer.evaluate()["eval_loss"] == pytest.approx(total / count, abs=1e-4), options
+        config = ModelConfig(model_name_or_path=str(tiny_model), attn_implementation=attention)
+        trainer = make_trainer(args, config, prompter, examples, examples)
+        assert trainer.evaluate()["eval_loss"] == pytest.approx(total / count, abs=1e-4), (attention, options)
 
 
 def test_resumed_training_continues_the_loss_curve(tiny_model: Path, dataset: Path, tmp_path: Path) -> None:
