@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
 
 def main() -> None:
-    """Run accelerate's launcher with this process's arguments."""
+    """Run accelerate's launcher with this process's arguments.
+
+    Ctrl-C is for the stage, which gets the signal too and closes its run folder; the launcher waits for it.
+    """
     from accelerate.commands.launch import main as launch
 
+    signal.signal(signal.SIGINT, lambda *_: None)
     try:
         launch()
     except subprocess.CalledProcessError as error:

@@ -102,7 +102,11 @@ def canonical_answer(answer: str) -> str:
 
 
 def extract_answer(text: str) -> tuple[str, str]:
-    """(answer, name of the rule that found it); ("", "no_answer") where there is none."""
+    """(answer, name of the rule that found it); ("", "no_answer") where there is none.
+
+    A box that the end of the text cut off is not read by any rule.
+    """
+    text = text[: _open_box(text)]
     for rule, find in _EXTRACTORS.items():
         answer = find(text).strip()
         if answer:
@@ -130,8 +134,15 @@ def _boxes(text: str) -> list[tuple[int, int]]:
     return boxes
 
 
+def _open_box(text: str) -> int:
+    """Where a box begins that is never closed; the length of the text where all are."""
+    last = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
+    closed = any(begin > last for begin, _ in _boxes(text)) if last >= 0 else True
+    return len(text) if closed or "{" not in text[last:] else last
+
+
 def _last_box(text: str) -> str:
-    """Last box that is closed; one that the end of the text cut off is not an answer."""
+    """Last box that is closed."""
     contents = (text[begin:end] for begin, end in reversed(_boxes(text)))
     return next((content for content in contents if content.strip()), "")
 

@@ -161,19 +161,20 @@ def test_killed_stages_end_with_the_same_result(pipeline: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_ctrl_c_closes_the_stage_and_says_how_to_go_on(pipeline: Path, tmp_path: Path) -> None:
-    for stage in ("01_collect", "02_sample"):
+    signs_of_work = {"02_sample": "attempts.journal", "04_sft": "checkpoint-4/.complete"}
+    for stage in ("01_collect", "02_sample", "03_curate", "04_sft"):
         folder = tmp_path / "tiny" / stage
-        if stage == "01_collect":
-            finish(pipeline, stage, tmp_path)
-    process = start(pipeline, "02_sample", tmp_path)
-    journal = folder / "attempts.journal"
-    while process.poll() is None and not (journal.is_file() and journal.stat().st_size):
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output.decode()
-    assert "To go on: slowthink run" in output.decode()
-    manifest = read_manifest(folder)
-    assert manifest is not None
-    assert manifest["status"] == "interrupted"
-    finish(pipeline, "02_sample", tmp_path)
+        if stage in signs_of_work:
+            process = start(pipeline, stage, tmp_path)
+            sign = folder / signs_of_work[stage]
+            while process.poll() is None and not sign.is_file():
+                time.sleep(0.02)
+            os.killpg(process.pid, signal.SIGINT)
+            output = process.communicate(timeout=60)[0].decode()
+            assert process.returncode == 130, output
+            assert "To go on: slowthink run" in output
+            assert "Traceback" not in output
+            manifest = read_manifest(folder)
+            assert manifest is not None
+            assert manifest["status"] == "interrupted"
+        finish(pipeline, stage, tmp_path)

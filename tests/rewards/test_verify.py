@@ -37,7 +37,7 @@ from rewards.verify import canonical_answer, compare_answers, extract_answer, ve
         ("A sum of 3 terms\ngives $\\frac{3}{4}$.", r"\frac{3}{4}", "last_number"),
         ("", "", "no_answer"),
         ("I do not know.\nI give up.", "", "no_answer"),
-        ("First we think about\nthis: \\boxed{5", "5", "last_number"),
+        ("First we think about\nthis: \\boxed{5", "", "no_answer"),
     ],
 )
 def test_extraction(text: str, answer: str, rule: str) -> None:
@@ -260,3 +260,17 @@ def test_labelled_hard_pairs(shared_data: Callable[[str], Path]) -> None:
     # These pairs were picked for being hard: exact rules decide about two fifths of them.
     assert counts[1, "correct"] >= 105
     assert counts[0, "wrong"] >= 20
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("\\boxed{120", ("", "no_answer")),
+        ("\\boxed{\\frac{1}{2}", ("", "no_answer")),
+        ("The answer is 42. \\boxed{4", ("42", "answer_phrase")),
+        ("\\boxed{7} and then \\boxed{8", ("7", "boxed")),
+        ("write it as \\boxed 7", ("7", "last_number")),
+    ],
+)
+def test_a_box_cut_off_by_the_end_is_no_answer(text: str, found: tuple[str, str]) -> None:
+    assert extract_answer(text) == found
