@@ -265,7 +265,7 @@ class Noise:
     """Direct answers that are right; the others are a random number."""
     slip_share: float = 0.05
     """Lines that are wrong in the first pass."""
-    careless_share: float = 0.3
+    careless_share: float = 0.35
     """Writers who never carry or borrow in the first pass: `47+8=45`, `52-7=55`."""
     wait_share: float = 0.4
     """Step traces with one check pass or two."""

@@ -44,9 +44,9 @@ class PretrainConfig(Noise):
     """Optimizer steps on single lines."""
     drill_lines: int = 256
     """Lines per drill step."""
-    flawless_steps: int = 400
-    """Optimizer steps on flawless chains, some with check passes."""
-    mixture_steps: int = 300
+    flawless_steps: int = 350
+    """Optimizer steps on flawless chains without check passes."""
+    mixture_steps: int = 250
     """Optimizer steps on the noisy mixture; the learning rate falls linearly here."""
     max_chain_steps: int = 8
     """Operations per question, one to this many."""
@@ -190,14 +190,7 @@ Batch = dict[str, "torch.Tensor"]
 def batches(config: PretrainConfig, tokenizer: Any) -> Iterator[Batch]:
     """Every batch of the run in order; the same config gives the same batches."""
     yield from islice(_drill_batches(config, tokenizer), config.drill_steps)
-    flawless = Noise(
-        direct_share=0,
-        slip_share=0,
-        careless_share=0,
-        wait_share=config.wait_share / 2,
-        wait_slip_share=0,
-        broken_share=0,
-    )
+    flawless = Noise(direct_share=0, slip_share=0, careless_share=0, wait_share=0, broken_share=0)
     phases = ((flawless, config.flawless_steps), (config, config.mixture_steps))
     for phase, (noise, steps) in enumerate(phases):
         texts = pretraining_texts(None, 2 * config.seed + phase, noise, max_steps=config.max_chain_steps)

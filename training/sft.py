@@ -140,6 +140,8 @@ def make_trainer(
         **({} if quantization is None else {"quantization_config": quantization}),
         **given,
     }
+    if args.save_total_limit == 1:
+        args.save_total_limit = 2  # the older one is deleted before the newer one is marked complete
     if args.padding_free and not args.packing:
         args.max_length = None  # overlong rows are out already, and TRL refuses a limit here
     return SFTTrainer(

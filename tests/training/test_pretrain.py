@@ -101,7 +101,7 @@ def test_another_seed_gives_another_model(finished, tmp_path):
 
 def test_the_loss_falls(tmp_path):
     metrics = pretrain(
-        tiny(drill_steps=60, drill_lines=64, flawless_steps=0, mixture_steps=1, hidden_size=32), tmp_path
+        tiny(drill_steps=80, drill_lines=64, flawless_steps=0, mixture_steps=0, hidden_size=32), tmp_path
     )
     assert metrics["loss_end"] < metrics["loss_start"] - 1
 
