@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rewards.verify import verify
-
 from data.prompts import Prompt, Prompter, PromptStyle
 from data.schema import (
     Attempt,
@@ -31,6 +29,7 @@ from data.stage import run_stage
 from data.store import Journal, read_problems, write_attempts, write_rejected
 from data.thinking import ThinkingFormat, thinking_format
 from inference.engine import Engine, EngineName, Generation, Request, SamplingParams, load_engine
+from rewards.verify import verify
 
 logger = logging.getLogger(__name__)
 
