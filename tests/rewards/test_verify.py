@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.verify import canonical_answer, compare_answers, extract_answer, verify
+from rewards.extract import extract_answer
+from rewards.verify import canonical_answer, compare_answers, verify
 
 
 @pytest.mark.parametrize(
