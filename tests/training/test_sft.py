@@ -50,6 +50,12 @@ def traces(count: int = 24, role: Any = "train") -> list[Attempt]:
     return made
 
 
+def one_overlong() -> list[Attempt]:
+    """24 traces, the first of them longer than the max_length of `arguments`."""
+    first, *rest = traces()
+    return [replace(first, completion=replace(first.completion, thinking="x y z " * 400)), *rest]
+
+
 def arguments(folder: Path, **options: Any) -> SFTConfig:
     defaults: dict[str, Any] = {
         "pad_token": "<|fim_pad|>",
@@ -149,9 +155,7 @@ def test_lora_saves_an_adapter(tiny_model: Path, dataset: Path, tmp_path: Path) 
 
 
 def test_overlong_rows_are_kept_in_rejected(tiny_model: Path, tmp_path: Path) -> None:
-    rows = traces()
-    long = replace(rows[0].completion, thinking="x y z " * 400)
-    write_attempts(tmp_path / "traces", [replace(rows[0], completion=long), *rows[1:]], "traces")
+    write_attempts(tmp_path / "traces", one_overlong(), "traces")
     config = SftConfig(dataset=str(tmp_path / "traces"), max_overlong_fraction=0.1)
     model = ModelConfig(model_name_or_path=str(tiny_model))
     metrics = sft(config, arguments(tmp_path / "out", max_steps=1), model, tmp_path / "out")
@@ -174,7 +178,8 @@ def test_mistakes_are_refused_before_training(tiny_model: Path, dataset: Path, t
     refuses("pad_token: '<|none|>' is not in", pad_token="<|none|>")
     refuses("pad_token: '<|im_end|>' is also the end token".replace("|", r"\|"), pad_token="<|im_end|>")
     refuses("no trace can be trained on.*max_length 60", max_length=60)
-    refuses("max_length: .* traces are longer", max_length=130)
+    write_attempts(tmp_path / "long", one_overlong(), "traces")
+    refuses("max_length: 1 of 24 traces are longer", config=SftConfig(dataset=str(tmp_path / "long")))
     refuses("model_name_or_path is missing", model=ModelConfig())
     refuses("does not exist", model=ModelConfig(model_name_or_path="/absent/model"))
     with pytest.raises(ValueError, match="thinking_format"):
