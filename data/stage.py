@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from data.recipe import Recipe, check_recipe, load_recipe, parse, references, resolve
 from data.run_folder import Plan, RunFolder, pipeline_folder, plan, stage_folder
+from data.stage_help import stage_help
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +58,7 @@ def _arguments(config_classes: Sequence[Any]) -> tuple[argparse.Namespace, list[
     parser.add_argument("--output_dir")
     options, overrides = parser.parse_known_args()
     if options.config is None or {"-h", "--help"} & set(overrides):
-        from trl import TrlParser
-
-        TrlParser(config_classes, usage="--config RECIPE.yaml [--key value ...]").print_help()
+        print(stage_help(config_classes))
         sys.exit(0 if overrides else EXIT_USER_ERROR)
     return options, overrides
 

@@ -6,7 +6,6 @@ Imports here stay light: `--help`, `show` and a rerun with nothing to do must no
 from __future__ import annotations
 
 import argparse
-import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,9 +57,10 @@ def _command(arguments: list[str]) -> int:
 
 def _stage(name: str, rest: list[str]) -> int:
     if not rest or {"-h", "--help"} & set(rest):
-        sys.argv = [f"slowthink {name}", *rest]
-        runpy.run_module(STAGES[name].module, run_name="__main__")
-        return 0
+        from data.stage_help import stage_help
+
+        print(stage_help(STAGES[name].config_classes()))
+        return 0 if rest else 2
     from launch.pipeline import run_single
 
     parser = argparse.ArgumentParser(prog=f"slowthink {name}", allow_abbrev=False)

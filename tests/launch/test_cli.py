@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.recipe import load_pipeline, load_recipe
+from data.stage_help import field_documents
 from launch.cli import main
 from launch.pipeline import check_stage, stage_command
 from launch.stages import STAGES, find_stage
@@ -151,3 +152,16 @@ def test_every_recipe_parses_against_its_own_stage(path: Path, monkeypatch: pyte
 def test_every_recipe_folder_has_a_readme() -> None:
     for folder in ROOT.glob("recipes/*"):
         assert (folder / "README.md").is_file(), folder
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_help_explains_every_key(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([stage, "--help"]) == 0
+    shown = capsys.readouterr().out
+    own = STAGES[stage].config_classes()[0]
+    documents = field_documents(own)
+    for field in own.__dataclass_fields__:
+        assert f"  {field}\n" in shown
+        assert documents[field], f"{own.__name__}.{field} has no docstring"
+    if stage == "sft":
+        assert "  learning_rate\n" in shown
