@@ -91,7 +91,7 @@ class ThinkingFormat:
             thinking, response, end = "", text, 0
         thinking = thinking.strip().removeprefix(open_tag).strip()
         for tag in self.tags:
-            response = response.replace(tag, "")
+            response = response.replace(tag, "\n")  # two answers never run together into one
         return Split(thinking=thinking, response=response.strip(), complete=False, thinking_end=end)
 
 

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+
+from rewards.policy import EXTRACTION_RULES
 
 
-def extract_answer(text: str) -> tuple[str, str]:
+def extract_answer(text: str, rules: Sequence[str] = EXTRACTION_RULES) -> tuple[str, str]:
     """(answer, name of the rule that found it); ("", "no_answer") where there is none.
 
     A box that the end of the text cut off is not read by any rule.
     """
+    answers, rule = extract_answers(text, rules)
+    return (answers[-1] if answers else ""), rule
+
+
+def extract_answers(text: str, rules: Sequence[str] = EXTRACTION_RULES) -> tuple[list[str], str]:
+    """All final answers that the first successful rule finds, in their order: several boxes, else one answer.
+
+    Boxes that only commas or "and" separate are one answer, a list.
+    """
     text = text[: _open_box(text)]
-    for rule, find in _EXTRACTORS.items():
-        answer = find(text).strip()
-        if answer:
-            return answer, rule
-    return "", "no_answer"
+    for rule in rules:
+        found = _EXTRACTORS[rule](text)
+        answers = [
+            answer.strip() for answer in ([found] if isinstance(found, str) else found) if answer.strip()
+        ]
+        if answers:
+            return answers, rule
+    return [], "no_answer"
 
 
 _BRACES = re.compile(r"\\{1,2}(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
@@ -45,10 +60,38 @@ def _open_box(text: str) -> int:
     return len(text) if closed or "{" not in text[last:] else last
 
 
-def _last_box(text: str) -> str:
-    """Last box that is closed."""
-    contents = (text[begin:end] for begin, end in reversed(_boxes(text)))
-    return next((content for content in contents if content.strip()), "")
+_JOINT = re.compile(
+    r"\}(?:[\s,;$]|\\q?quad|\\text\{\s*and\s*\}|\\[\[\]()]|\band\b)*\\{1,2}(?:boxed|fbox)\s*\{"
+)
+
+
+def _closed_boxes(text: str) -> list[str]:
+    """Contents of the outermost boxes that are closed; neighbours in one list are joined by commas."""
+    answers: list[str] = []
+    previous_end = None
+    for begin, end in _outermost(_boxes(text)):
+        content = text[begin:end]
+        if not content.strip():
+            continue
+        if (
+            previous_end is not None
+            and begin - previous_end < 60
+            and _JOINT.fullmatch(text, previous_end, begin)
+        ):
+            answers[-1] += ", " + content
+        else:
+            answers.append(content)
+        previous_end = end
+    return answers
+
+
+def _outermost(boxes: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    outer: list[tuple[int, int]] = []
+    for begin, end in boxes:
+        while outer and outer[-1][0] > begin:
+            outer.pop()
+        outer.append((begin, end))
+    return outer
 
 
 def _answer_tag(text: str) -> str:
@@ -108,17 +151,29 @@ def _last_number(text: str) -> str:
     return last[0]
 
 
-_EXTRACTORS = {
-    "boxed": _last_box,
+def _choice_letter(text: str) -> str:
+    """The letter of a choice at the begin or the end of the text: "D. It cannot be A", "I think it is
+    (B)."."""
+    begin = re.match(r"\s*\(?([A-J])(?:[.):]|\s*$)", text)
+    if begin and "\n" not in text.strip():
+        return begin[1]
+    match = re.search(r"(?:^|\s|\()([A-J])\)?\W*$", text)
+    return match[1] if match else ""
+
+
+_EXTRACTORS: dict[str, Callable[[str], str | list[str]]] = {
+    "boxed": _closed_boxes,
     "answer_tag": _answer_tag,
     "hashes": _hashes,
     "answer_phrase": _answer_phrase,
+    "choice": _choice_letter,
     "bare_answer": _bare_answer,
     "last_number": _last_number,
 }
 
 
 def gold_answer(gold: str) -> str:
-    """The gold without its box. With several boxes no single one is the gold, and the text stays whole."""
-    boxes = _boxes(gold)
-    return gold[slice(*boxes[0])] if len(boxes) == 1 else gold
+    """The gold without its box, and the last line of a solution of GSM8K. Boxes that words separate stay as
+    text."""
+    boxes = _closed_boxes(gold) if "box" in gold else []
+    return boxes[0] if len(boxes) == 1 else _hashes(gold) or gold

@@ -42,7 +42,7 @@ def test_split_takes_anything(form: ThinkingFormat, text: str) -> None:
         ("a\n</think>\n\nb", "a", "b"),
         ("<think>\nnever ends", "never ends", ""),
         ("no tags at all", "", "no tags at all"),
-        ("<think>a</think>b</think>c", "a", "bc"),
+        ("<think>a</think>b</think>c", "a", "b\nc"),
     ],
 )
 def test_split_of_malformed_completions(text: str, thinking: str, response: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rewards.compare import canonical_answer, compare_answers
 from rewards.extract import extract_answer
-from rewards.verify import canonical_answer, compare_answers, verify
+from rewards.verify import verify, verify_many
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,11 @@ from rewards.verify import canonical_answer, compare_answers, verify
         ("After 3 steps the answer is 17. That took 5 lines.", "17", "answer_phrase"),
         ("Two lines of work.\n**Answer:** 12", "12", "answer_phrase"),
         ("By symmetry the final answer is $x+1$, for all 3.", "x+1", "answer_phrase"),
-        ("D", "D", "bare_answer"),
-        ("I think it is B", "I think it is B", "bare_answer"),
+        ("D", "D", "choice"),
+        ("I think it is B", "B", "choice"),
+        ("D. It cannot be A or B", "D", "choice"),
+        ("seven", "seven", "bare_answer"),
+        ("\\boxed{(2, 2)} \\quad \\text{and} \\quad \\boxed{(6, 2)}", "(2, 2), (6, 2)", "boxed"),
         ("There are 12 apples and 1,250 pears in it", "1,250", "last_number"),
         ("A sum of 3 terms\ngives $\\frac{3}{4}$.", r"\frac{3}{4}", "last_number"),
         ("", "", "no_answer"),
@@ -98,32 +101,20 @@ WRONG = [
     ("5", "___", "no_answer"),
 ]
 UNDECIDED = [
-    (r"\sqrt{2}", "1.414"),
-    (r"\sqrt{8}", r"2\sqrt{2}"),
-    ("x+1", "x+2"),
-    ("7", "seven"),
-    ("14", "XIV"),
-    ("1,2", "12"),
-    ("-3,0", "-30"),
-    ("2.74", "2,74"),
-    ("3000000", "3 million"),
-    ("5", "5 cents"),
-    ("2", "2 more than x"),
-    ("3 apples", "3 pears"),
-    ("3", "3abc"),
-    ("1/3", "0.333"),
-    ("28%", "28"),
-    ("28%", "0.28"),
-    ("2 hours", "120 minutes"),
-    ("37/4", r"\frac{37}{4}m"),
-    ("2", r"2\pi"),
-    ("0.333", "0.333..."),
-    ("A", "(A) and (B)"),
-    ("C", "3"),
-    ("(0,1)", "[0,1]"),
-    ("x=5", "y=5"),
-    ("1", "1/0"),
-    (r"\boxed{1} and \boxed{2}", "2"),
+    ("7", "seven", "undecided"),
+    ("3000000", "3 million", "undecided"),
+    ("5", "5 cents", "undecided"),
+    ("2", "2 more than x", "undecided"),
+    ("3 apples", "3 pears", "undecided"),
+    ("2 hours", "120 minutes", "undecided"),
+    ("0.333", "0.333...", "undecided"),
+    ("14", "XIV", "undecided"),
+    ("C", "3", "choice"),
+    ("even", "every even number", "words"),
+    ("23", "3-4+24", "unevaluated"),
+    ("664_7", "664", "missing_base"),
+    ("2x", "2X", "letter_case"),
+    ("5", "The k is not quite the square root of 5", "sentence"),
 ]
 
 
@@ -140,10 +131,10 @@ def test_wrong(gold: str, answer: str, rule: str) -> None:
     assert (verdict.outcome, verdict.rule, verdict.extracted) == ("wrong", rule, answer)
 
 
-@pytest.mark.parametrize(("gold", "answer"), UNDECIDED)
-def test_undecided_is_never_wrong(gold: str, answer: str) -> None:
+@pytest.mark.parametrize(("gold", "answer", "rule"), UNDECIDED)
+def test_undecided_is_never_wrong(gold: str, answer: str, rule: str) -> None:
     verdict = verify(gold, f"so \\boxed{{{answer}}}.")
-    assert (verdict.outcome, verdict.rule) == ("unverifiable", "undecided")
+    assert (verdict.outcome, verdict.rule) == ("unverifiable", rule)
 
 
 @pytest.mark.parametrize("gold", ["", "  ", "$$"])
@@ -233,34 +224,31 @@ def test_a_megabyte_is_no_problem(piece: str) -> None:
 def test_nesting_and_huge_exponents_are_no_problem() -> None:
     depth = 100_000
     assert verify("5", "\\boxed{" * depth + "5" + "}" * depth).outcome == "unverifiable"
-    for bomb in ("1e1000000000", r"10^{1000000000}", r"3\times10^{-999999999}", "9" * 5_000):
-        assert verify("5", f"\\boxed{{{bomb}}}").outcome == "unverifiable"
-        assert verify(bomb, f"\\boxed{{{bomb}}}").outcome == "correct"
-    assert verify("1e1000", r"\boxed{10^{1000}}").outcome == "correct"
+    for bomb in ("1e1000000000", r"10^{1000000000}", r"3\times10^{-999999999}", "9" * 5_000, "9^{9^{9^9}}"):
+        assert compare_answers("5", bomb)[0] != "correct"
+        assert compare_answers(bomb, bomb) == ("correct", "string")
+    assert compare_answers("1e1000", "10^{1000}")[0] == "correct"
+    assert compare_answers("9^{9^9}", "9^{9^9}+1")[0] != "correct"
 
 
 # Labelled as different because one parser sees no formula there; the answers are equal.
 LABELLED_OTHERWISE = ("$9$", "Answer $ \n 9 \n $")
 
 
+@pytest.mark.slow
 def test_labelled_hard_pairs(shared_data: Callable[[str], Path]) -> None:
     lines = shared_data("verifier_pairs/hard_pairs.jsonl").read_text(encoding="utf-8").splitlines()
-    counts: Counter[tuple[int, str]] = Counter()
-    mistakes = []
-    for row in map(json.loads, lines):
-        gold, answer, label = row["gold"], row["pred"], row["label"]
-        if label is None or (gold, answer) == LABELLED_OTHERWISE:
-            continue
-        outcome = (
-            compare_answers(gold, answer)[0] if row["kind"] == "answer" else verify(gold, answer).outcome
-        )
-        counts[label, outcome] += 1
-        if (label, outcome) in ((0, "correct"), (1, "wrong")):
-            mistakes.append((gold, answer, outcome))
-    assert mistakes == []
-    # These pairs were picked for being hard: exact rules decide about two fifths of them.
-    assert counts[1, "correct"] >= 105
-    assert counts[0, "wrong"] >= 20
+    rows = [row for row in map(json.loads, lines) if row["label"] is not None]
+    answers = [row["pred"] if row["kind"] == "text" else f"\\boxed{{{row['pred']}}}" for row in rows]
+    verdicts = verify_many([row["gold"] for row in rows], answers)
+    mistakes: dict[str, list[tuple[str, str]]] = {"false positive": [], "false negative": []}
+    for row, verdict in zip(rows, verdicts, strict=True):
+        if row["label"] == 0 and verdict.outcome == "correct":
+            mistakes["false positive"].append((row["gold"], row["pred"]))
+        if row["label"] == 1 and verdict.outcome != "correct":
+            mistakes["false negative"].append((row["gold"], row["pred"]))
+    assert mistakes["false positive"] == [LABELLED_OTHERWISE]
+    assert len(mistakes["false negative"]) <= 12  # math-verify: 28, with 5 false positives
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,97 @@
+"""Reward `accuracy`: is the answer in the response the gold answer?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from data.thinking import thinking_format
+from rewards.policy import DEFAULT_POLICY, Policy, parse_policy
+from rewards.texts import Turn, splits
+from rewards.verify import Verdict, verify_many
+
+_FROM_TRAINER = ("prompts", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+SCORES: dict[str, float | None] = {"correct": 1.0, "wrong": 0.0, "unverifiable": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graded:
+    """A reward that needs to know whether the answer is right."""
+
+    gold: str = "answer"
+    """Dataset column with the gold answers."""
+    thinking_format: str = "think_tags"
+    """think_tags, answer_tags or s1: only the response behind the thinking is graded."""
+    thinking_prefilled: bool = False
+    """Whether the chat template has already written the thinking's opening tag."""
+
+    policy: dict[str, Any] = field(default_factory=dict)
+    """Options of rewards.policy.Policy. Here several different boxed answers are wrong unless it says
+    otherwise."""
+
+    def __post_init__(self) -> None:
+        thinking_format(self.thinking_format)
+        self._policy()
+
+    def _policy(self) -> Policy:
+        return parse_policy({"several_answers": "wrong", **self.policy})
+
+    def verdicts(self, completions: Sequence[Turn], columns: dict[str, Any]) -> list[Verdict]:
+        """`grade` with the golds of column `gold`.
+
+        Raises:
+            ValueError: there is no such column.
+        """
+        if self.gold not in columns:
+            present = ", ".join(sorted(set(columns) - set(_FROM_TRAINER))) or "none"
+            raise ValueError(f"gold: the dataset has no column {self.gold!r}; its columns: {present}")
+        return grade(
+            completions, columns[self.gold], self.thinking_format, self.thinking_prefilled, self._policy()
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy(Graded):
+    """1 for a correct answer, 0 for a wrong one or none, None where that cannot be told.
+
+    A completion that never finished its thinking has no answer. A row without gold (None or empty) and an
+    answer that no rule decides are None. Logs the shares of both None and missing answers.
+    """
+
+    def __call__(self, *, completions: Sequence[Turn], **columns: Any) -> list[float | None]:
+        verdicts = self.verdicts(completions, columns)
+        log_metric: Callable[[str, float], None] | None = columns.get("log_metric")
+        if log_metric and verdicts:
+            name = getattr(self, "__name__", "accuracy")
+            unverifiable = sum(v.outcome == "unverifiable" for v in verdicts)
+            log_metric(f"{name}/unverifiable", unverifiable / len(verdicts))
+            log_metric(f"{name}/no_answer", sum(v.rule == "no_answer" for v in verdicts) / len(verdicts))
+        return [SCORES[v.outcome] for v in verdicts]
+
+
+def grade(
+    completions: Sequence[Turn],
+    golds: Sequence[Any],
+    format_name: str,
+    prefilled: bool = False,
+    policy: Policy = DEFAULT_POLICY,
+) -> list[Verdict]:
+    """Verdict on the response part of each completion.
+
+    Several rewards that ask for the same batch, one after the other, share one verification.
+
+    Raises:
+        ValueError: a gold is neither a string nor a number nor None.
+    """
+    for row, gold in enumerate(golds):
+        if gold is not None and not isinstance(gold, str | int | float):
+            raise ValueError(f"row {row}: the gold answer is of type {type(gold).__name__}; make it a string")
+    responses = tuple(split.response for split in splits(completions, format_name, prefilled))
+    return list(_verify_batch(tuple("" if gold is None else str(gold) for gold in golds), responses, policy))
+
+
+@lru_cache(maxsize=1)
+def _verify_batch(golds: tuple[str, ...], responses: tuple[str, ...], policy: Policy) -> tuple[Verdict, ...]:
+    return tuple(verify_many(golds, responses, policy))

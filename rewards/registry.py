@@ -1,0 +1,159 @@
+"""The rewards that a recipe can name, and how its `rewards:` list becomes callables for TRL.
+
+rewards:
+  - accuracy
+  - {name: format, weight: 0.5, thinking_format: answer_tags}
+  - {function: my_package.my_module:my_reward, weight: 0.2}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import math
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data.recipe import describe, fits, is_required
+
+REWARDS: dict[str, str] = {
+    "accuracy": "rewards.accuracy:Accuracy",
+    "format": "rewards.format:Format",
+    "tag_count": "rewards.format:TagCount",
+    "reasoning_steps": "rewards.format:ReasoningSteps",
+    "overlong": "rewards.length:Overlong",
+    "cosine_length": "rewards.length:CosineLength",
+    "kimi_length": "rewards.length:KimiLength",
+    "repetition": "rewards.repetition:Repetition",
+    "language": "rewards.language:Language",
+    "code": "rewards.code:Code",
+    "judge": "rewards.judge:Judge",
+}
+"""Name in a recipe -> module:class. A reward's module is imported when a recipe names it."""
+_ENTRY_KEYS = ("name", "function", "weight", "label")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reward:
+    """One entry of a recipe's `rewards:`, ready for the trainer."""
+
+    name: str
+    """Names its metrics: the entry's label, else its name."""
+    weight: float
+    function: Callable[..., Any]
+    """Called as TRL calls rewards; `function.__name__` is `name`."""
+
+
+def build_rewards(
+    specs: Sequence[str | dict[str, Any]],
+    thinking_format: str = "think_tags",
+    thinking_prefilled: bool = False,
+) -> list[Reward]:
+    """The rewards of a recipe, in order.
+
+    An entry is a name, or a mapping with `name` (or `function`, a module:attribute of the user), `weight`,
+    `label` and the reward's own parameters. A `function` that is a dataclass takes parameters as well.
+    `thinking_format` and `thinking_prefilled` are the recipe's, for rewards that have such a parameter and
+    are not given their own.
+
+    Raises:
+        ValueError: unknown name or parameter, wrong type, an import that fails, two rewards of one name.
+    """
+    if not isinstance(specs, list | tuple) or not specs:
+        raise ValueError("rewards: must be a list with at least one entry, such as [accuracy]")
+    defaults = {"thinking_format": thinking_format, "thinking_prefilled": thinking_prefilled}
+    rewards: list[Reward] = []
+    for index, spec in enumerate(specs):
+        reward = _build(spec, f"rewards[{index}]", defaults)
+        if reward.name in [earlier.name for earlier in rewards]:
+            raise ValueError(f"rewards[{index}]: a second {reward.name!r}; give it a `label:` of its own")
+        rewards.append(reward)
+    return rewards
+
+
+def reward_class(name: str, where: str = "rewards") -> Any:
+    """The dataclass of a named reward.
+
+    Raises:
+        ValueError: no such reward, or its module cannot be imported.
+    """
+    if name not in REWARDS:
+        raise ValueError(f"{where}: no reward is called {name!r}; {_nearest(name, REWARDS)}")
+    return _load(REWARDS[name], where)
+
+
+def _build(spec: Any, where: str, defaults: dict[str, Any]) -> Reward:
+    entry = {"name": spec} if isinstance(spec, str) else spec
+    if not isinstance(entry, dict) or ("name" in entry) == ("function" in entry):
+        raise ValueError(f"{where}: {spec!r} is neither a name nor a mapping with `name` or `function`")
+    for key in entry.keys() & {"name", "function", "label"}:
+        if not isinstance(entry[key], str) or not entry[key]:
+            raise ValueError(f"{where}: {key}: {entry[key]!r} is not {describe(str)}")
+    weight = entry.get("weight", 1.0)
+    if not fits(weight, float) or not math.isfinite(float(weight)):
+        raise ValueError(f"{where}: weight: {weight!r} is not a finite number")
+    target = reward_class(entry["name"], where) if "name" in entry else _load(entry["function"], where)
+    values = {key: value for key, value in entry.items() if key not in _ENTRY_KEYS}
+    if dataclasses.is_dataclass(target) and isinstance(target, type):
+        name = entry.get("label") or entry.get("name") or target.__name__
+        function: Any = _instance(target, values, name, f"{where} ({name})", defaults)
+    else:
+        name, function = getattr(target, "__name__", ""), target
+        if isinstance(target, type) or not callable(target) or not name:
+            raise ValueError(f"{where}: function: {entry['function']!r} is no function and no dataclass")
+        for key in (*values, *entry.keys() & {"label"}):
+            raise ValueError(f"{where} ({name}): {key!r} is only for rewards that are dataclasses")
+    return Reward(name=name, weight=float(weight), function=function)
+
+
+def _instance(cls: Any, values: dict[str, Any], name: str, where: str, defaults: dict[str, Any]) -> Any:
+    """`cls(**values)` called `name`, each value checked against its field."""
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    hints = typing.get_type_hints(cls)
+    for key, value in values.items():
+        if key not in fields:
+            hint = _nearest(str(key), [*fields, "weight", "label"])
+            raise ValueError(f"{where}: unknown key {key!r}; {hint}")
+        if not fits(value, hints[key]):
+            raise ValueError(f"{where}: {key}: {value!r} is not {describe(hints[key])}")
+    for field in fields.values():
+        if is_required(field) and field.name not in values:
+            raise ValueError(f"{where}: key {field.name!r} is missing; the reward needs it")
+    values = {**{key: value for key, value in defaults.items() if key in fields}, **values}
+    try:
+        reward = cls(**{key: _number(value, hints[key]) for key, value in values.items()})
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if not callable(reward) or not hasattr(reward, "__dict__"):
+        raise ValueError(f"{where}: {cls.__name__} must have a __call__ method and no slots")
+    object.__setattr__(reward, "__name__", name)  # by which the trainer calls its metrics
+    return reward
+
+
+def _number(value: Any, hint: Any) -> Any:
+    """A float field's value as a float, since YAML reads 1e-5 as a string and 1 as an integer."""
+    kinds = typing.get_args(hint) or (hint,)
+    return float(value) if float in kinds and str not in kinds and value is not None else value
+
+
+def _load(target: str, where: str) -> Any:
+    """The attribute that "module:attribute" names."""
+    module, colon, attribute = target.partition(":")
+    if not module or not colon or not attribute:
+        raise ValueError(f"{where}: function: {target!r} must be written module:attribute")
+    try:
+        loaded = importlib.import_module(module)
+    except Exception as error:  # a user's module may raise anything while it is imported
+        raise ValueError(f"{where}: cannot import {module!r}: {type(error).__name__}: {error}") from error
+    if not hasattr(loaded, attribute):
+        raise ValueError(f"{where}: {module!r} has no {attribute!r}; {_nearest(attribute, vars(loaded))}")
+    return getattr(loaded, attribute)
+
+
+def _nearest(name: str, valid: Iterable[str]) -> str:
+    names = [v for v in valid if not v.startswith("_")]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}"
