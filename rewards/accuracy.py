@@ -8,11 +8,12 @@ from functools import lru_cache
 from typing import Any
 
 from data.thinking import thinking_format
-from rewards.policy import DEFAULT_POLICY, Policy, parse_policy
+from rewards.policy import DEFAULT_POLICY, EXTRACTION_RULES, Policy, parse_policy
 from rewards.texts import Turn, splits
 from rewards.verify import Verdict, verify_many
 
 _FROM_TRAINER = ("prompts", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+_STATED = tuple(rule for rule in EXTRACTION_RULES if rule != "last_number")
 SCORES: dict[str, float | None] = {"correct": 1.0, "wrong": 0.0, "unverifiable": None}
 
 
@@ -28,15 +29,15 @@ class Graded:
     """Whether the chat template has already written the thinking's opening tag."""
 
     policy: dict[str, Any] = field(default_factory=dict)
-    """Options of rewards.policy.Policy. Here several different boxed answers are wrong unless it says
-    otherwise."""
+    """Options of rewards.policy.Policy, except that several different final answers are wrong here and that
+    the last number of a text is no answer, unless it says otherwise."""
 
     def __post_init__(self) -> None:
         thinking_format(self.thinking_format)
         self._policy()
 
     def _policy(self) -> Policy:
-        return parse_policy({"several_answers": "wrong", **self.policy})
+        return parse_policy({"several_answers": "wrong", "extract": _STATED, **self.policy})
 
     def verdicts(self, completions: Sequence[Turn], columns: dict[str, Any]) -> list[Verdict]:
         """`grade` with the golds of column `gold`.
@@ -88,7 +89,11 @@ def grade(
     for row, gold in enumerate(golds):
         if gold is not None and not isinstance(gold, str | int | float):
             raise ValueError(f"row {row}: the gold answer is of type {type(gold).__name__}; make it a string")
-    responses = tuple(split.response for split in splits(completions, format_name, prefilled))
+    tagged = "<answer>" in thinking_format(format_name).tags
+    responses = tuple(
+        f"<answer>{split.response}</answer>" if tagged and split.complete else split.response
+        for split in splits(completions, format_name, prefilled)
+    )
     return list(_verify_batch(tuple("" if gold is None else str(gold) for gold in golds), responses, policy))
 
 

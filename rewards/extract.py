@@ -7,6 +7,11 @@ from collections.abc import Callable, Sequence
 
 from rewards.policy import EXTRACTION_RULES
 
+LONGEST_STATED = 2_000
+"""Characters read behind "the answer is"."""
+MOST_STATED = 20
+"""Final answers in words that are looked at, from the end."""
+
 
 def extract_answer(text: str, rules: Sequence[str] = EXTRACTION_RULES) -> tuple[str, str]:
     """(answer, name of the rule that found it); ("", "no_answer") where there is none.
@@ -94,11 +99,9 @@ def _outermost(boxes: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return outer
 
 
-def _answer_tag(text: str) -> str:
-    """Content of the last <answer>...</answer>."""
-    end = text.rfind("</answer>")
-    start = text.rfind("<answer>", 0, max(end, 0))
-    return text[start + len("<answer>") : end] if start >= 0 else ""
+def _answer_tags(text: str) -> list[str]:
+    """Contents of all <answer>...</answer>."""
+    return re.findall(r"<answer>((?:(?!</?answer>).)*)</answer>", text, re.DOTALL)
 
 
 def _hashes(text: str) -> str:
@@ -110,12 +113,15 @@ def _hashes(text: str) -> str:
 _PHRASE = re.compile(r"\b(?:final answer is|the (?:correct )?answer is|answer\s*:)[\s:*]*", re.IGNORECASE)
 
 
-def _answer_phrase(text: str) -> str:
-    """What follows the last "Answer:", "the answer is" or "final answer is": its formula or its sentence."""
-    end = max((match.end() for match in _PHRASE.finditer(text)), default=None)
-    if end is None:
-        return ""
-    line = text[end:].partition("\n")[0]
+def _answer_phrases(text: str) -> list[str]:
+    """What follows "Answer:", "the answer is" or "final answer is", each time: its formula or its
+    sentence."""
+    ends = [match.end() for match in _PHRASE.finditer(text)]
+    return [_stated(text[end : end + LONGEST_STATED]) for end in ends[-MOST_STATED:]]
+
+
+def _stated(text: str) -> str:
+    line = text.partition("\n")[0]
     if line.startswith("$"):
         formula = line.lstrip("$").partition("$")
         if formula[1]:
@@ -163,9 +169,9 @@ def _choice_letter(text: str) -> str:
 
 _EXTRACTORS: dict[str, Callable[[str], str | list[str]]] = {
     "boxed": _closed_boxes,
-    "answer_tag": _answer_tag,
+    "answer_tag": _answer_tags,
     "hashes": _hashes,
-    "answer_phrase": _answer_phrase,
+    "answer_phrase": _answer_phrases,
     "choice": _choice_letter,
     "bare_answer": _bare_answer,
     "last_number": _last_number,

@@ -163,15 +163,15 @@ _QUANTITY = re.compile(
 
 
 def number_of_sentence(sentence: str) -> str:
-    """The number at the end of a sentence (units may follow), or the only one in it; empty where a word such
-    as "root of" or "not" stands before it, or there is none."""
+    """The number behind an equals sign at the end of a sentence (units may follow), or the only one in it;
+    empty where a word such as "root of" or "not" stands before it, or there is none."""
     numbers = list(_QUANTITY.finditer(sentence))
     if not numbers:
         return ""
     last = numbers[-1]
     rest = sentence[last.end() :]
-    at_end = len(rest.split()) <= 2 and not re.search("[0-9]", rest)
     before = " ".join(sentence[: last.start()].split()[-3:])
+    at_end = before.endswith("=") and len(rest.split()) <= 2 and not re.search("[0-9]", rest)
     if (at_end or len(re.findall("[0-9]+", sentence)) == 1) and not re.search(
         rf"\bnot\b|n't\b|\bexcept|{NUMBER_WORD.pattern}", before, re.IGNORECASE
     ):

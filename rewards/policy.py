@@ -19,7 +19,8 @@ class Policy:
     """Where an answer may stand in a response; the first rule that finds one wins. `choice` (a letter at
     either end of the text) is for golds that are a letter, `last_number` the last resort."""
     several_answers: Outcome | None = None
-    """A response with several different boxed answers; null: the last one counts."""
+    """A response that states several different final answers (boxes, answer tags, "the answer is"); null: the
+    last one counts."""
     decimal_approximation: Outcome = "wrong"
     """The answer is a decimal that rounds an exact gold to 3 significant digits or more: 1.414 for
     \\sqrt{2}."""

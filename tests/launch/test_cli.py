@@ -48,6 +48,7 @@ def test_help_and_show_load_nothing_heavy(finished_run: Path, tmp_path: Path) ->
     assert modules_after("--help") == set()
     assert modules_after("show", str(tmp_path / "runs" / "tiny")) == set()
     assert modules_after("show", str(tmp_path / "runs" / "tiny" / "01_collect")) == set()
+    assert modules_after("doctor", "rewards") == set()
 
 
 def test_a_rerun_does_and_loads_nothing(

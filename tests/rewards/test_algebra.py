@@ -150,7 +150,7 @@ def test_works_unguarded_in_a_daemonic_fork_and_leaves_no_process_behind() -> No
 
 
 def test_workers_that_cannot_start_are_one_clear_error() -> None:
-    with pytest.raises(RuntimeError, match="does not start; to see why, run: .*algebra_worker"):
+    with pytest.raises(RuntimeError, match=r"does not start; to see why, run: .*algebra_worker"):
         decide([INTEGRAL], Limits(memory_mib=20))
     assert decide([INTEGRAL], Limits(seconds=20.0))[0].outcome == "correct"
 

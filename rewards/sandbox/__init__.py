@@ -1,0 +1,1 @@
+"""Runs programs that nobody has read: without network, files, other processes or more than their share."""
