@@ -29,7 +29,9 @@ from data.stage import run_stage
 from data.store import Journal, read_problems, write_attempts, write_rejected
 from data.thinking import ThinkingFormat, thinking_format
 from inference.engine import Engine, EngineName, Generation, Request, SamplingParams, load_engine
-from rewards.verify import verify
+from rewards.policy import DEFAULT_POLICY, Policy, parse_policy
+from rewards.texts import graded_text
+from rewards.verify import verify_many
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +71,14 @@ class GenerationOptions:
     solutions."""
     thinking_format: str = "think_tags"
     """think_tags, answer_tags or s1: how thinking and response are told apart."""
+    policy: dict[str, Any] = field(default_factory=dict)
+    """What counts as a right answer where people disagree: options of rewards/policy.py."""
     seed: int = 0
     """Every completion's own seed follows from this, its problem and its index."""
 
     def __post_init__(self) -> None:
         thinking_format(self.thinking_format)
+        parse_policy(self.policy)
         self.sampling()
         if (self.prompt_style == "few_shot") != bool(self.few_shot):
             raise ValueError("few_shot: give examples exactly when prompt_style is few_shot")
@@ -171,6 +176,7 @@ def _draw_missing(
 
     bar = tqdm(total=len(work), initial=len(done), desc="completions", unit="completion", smoothing=0.05)
     size = config.batch_size * ROWS_PER_CALL
+    policy = parse_policy(config.policy)
     for start in range(
         0, len(work), size
     ):  # chunks do not depend on what is done: the same batches after a kill
@@ -181,10 +187,10 @@ def _draw_missing(
             for problem, prompt, index in missing
         ]
         for batch in engine.generate(requests, config.sampling()) if requests else ():
-            rows = [
-                make_attempt(*missing[position], requests[position].seed, generation, engine, form)
-                for position, generation in batch
+            drawn = [
+                (*missing[position], requests[position].seed, generation) for position, generation in batch
             ]
+            rows = make_attempts(drawn, engine, form, policy)
             journal.append(attempt_row(row) for row in rows)
             done.update({(row.problem.id, row.index): row for row in rows})
             bar.update(len(rows))
@@ -249,39 +255,41 @@ def attempt_seed(seed: int, problem: str, index: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def make_attempt(
-    problem: Problem,
-    prompt: Prompt,
-    index: int,
-    seed: int,
-    generation: Generation,
+def make_attempts(
+    drawn: Sequence[tuple[Problem, Prompt, int, int, Generation]],
     engine: Engine,
     form: ThinkingFormat,
-) -> Attempt:
-    """Split and verify one generation."""
-    text = prompt.prefill + generation.text
-    split = form.split(text)
-    verdict = verify(problem.answer, split.response)
-    completion = Completion(
-        text=text,
-        thinking=split.thinking,
-        response=split.response,
-        finish_reason=generation.finish_reason,
-        prompt_tokens=len(prompt.ids),
-        thinking_tokens=count_tokens(
-            engine, text[: split.thinking_end] if split.thinking_end else split.thinking
-        ),
-        completion_tokens=len(generation.token_ids),
-        model=engine.name,
-        seed=seed,
-    )
-    return Attempt(
-        problem=problem,
-        index=index,
-        completion=completion,
-        verdict=verdict.outcome,
-        extracted=verdict.extracted,
-    )
+    policy: Policy = DEFAULT_POLICY,
+) -> list[Attempt]:
+    """Split and verify generations, each with its problem, prompt, index and seed."""
+    texts = [prompt.prefill + generation.text for _, prompt, _, _, generation in drawn]
+    splits = [form.split(text) for text in texts]
+    golds = [problem.answer for problem, *_ in drawn]
+    verdicts = verify_many(golds, [graded_text(split, form) for split in splits], policy)
+    return [
+        Attempt(
+            problem=problem,
+            index=index,
+            completion=Completion(
+                text=text,
+                thinking=split.thinking,
+                response=split.response,
+                finish_reason=generation.finish_reason,
+                prompt_tokens=len(prompt.ids),
+                thinking_tokens=count_tokens(
+                    engine, text[: split.thinking_end] if split.thinking_end else split.thinking
+                ),
+                completion_tokens=len(generation.token_ids),
+                model=engine.name,
+                seed=seed,
+            ),
+            verdict=verdict.outcome,
+            extracted=verdict.extracted,
+        )
+        for (problem, prompt, index, seed, generation), text, split, verdict in zip(
+            drawn, texts, splits, verdicts, strict=True
+        )
+    ]
 
 
 def count_tokens(engine: Engine, text: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from data.thinking import thinking_format
 from rewards.policy import DEFAULT_POLICY, EXTRACTION_RULES, Policy, parse_policy
-from rewards.texts import Turn, splits
+from rewards.texts import Turn, graded_text, splits
 from rewards.verify import Verdict, verify_many
 
 _FROM_TRAINER = ("prompts", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
@@ -89,11 +89,8 @@ def grade(
     for row, gold in enumerate(golds):
         if gold is not None and not isinstance(gold, str | int | float):
             raise ValueError(f"row {row}: the gold answer is of type {type(gold).__name__}; make it a string")
-    tagged = "<answer>" in thinking_format(format_name).tags
-    responses = tuple(
-        f"<answer>{split.response}</answer>" if tagged and split.complete else split.response
-        for split in splits(completions, format_name, prefilled)
-    )
+    form = thinking_format(format_name)
+    responses = tuple(graded_text(split, form) for split in splits(completions, format_name, prefilled))
     return list(_verify_batch(tuple("" if gold is None else str(gold) for gold in golds), responses, policy))
 
 

@@ -36,6 +36,13 @@ def written_text(completion: Turn, form: ThinkingFormat, prefilled: bool) -> str
     return form.start + text if prefilled else text
 
 
+def graded_text(split: Split, form: ThinkingFormat) -> str:
+    """What the verifier reads: the response, in its answer tags where the format has them and they are whole."""
+    return (
+        f"<answer>{split.response}</answer>" if split.complete and "<answer>" in form.tags else split.response
+    )
+
+
 def splits(completions: Sequence[Turn], format_name: str, prefilled: bool = False) -> list[Split]:
     """Thinking and response of each completion."""
     form = thinking_format(format_name)

@@ -13,7 +13,7 @@ from data.store import Journal, read_attempts, read_rows, write_problems
 from data.thinking import S1, THINK_TAGS
 from inference import sample as sample_module
 from inference.engine import Generation, Request, SamplingParams
-from inference.sample import JOURNAL, SampleConfig, attempt_seed, draw, make_attempt, sample
+from inference.sample import JOURNAL, SampleConfig, attempt_seed, draw, make_attempts, sample
 from inference.transformers_engine import TransformersEngine
 
 
@@ -115,7 +115,8 @@ def attempt_of(engine: TransformersEngine, text: str, style: Any = "direct", for
     problem = Problem(id="x", question="21 + 21?", answer="42")
     ids = engine.tokenizer(text)["input_ids"]
     generation = Generation(token_ids=list(ids), logprobs=[0.0] * len(ids), text=text, finish_reason="stop")
-    return make_attempt(problem, prompter.prompt(problem.question), 0, 1, generation, engine, form)
+    drawn = (problem, prompter.prompt(problem.question), 0, 1, generation)
+    return make_attempts([drawn], engine, form)[0]
 
 
 def test_the_answer_is_read_from_the_response_alone(engine: TransformersEngine) -> None:
