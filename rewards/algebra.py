@@ -24,7 +24,7 @@ from data.schema import Outcome
 
 LONGEST_ANSWER = 500
 """Characters; a longer answer is not tried."""
-MOST_DECISIONS_KEPT = 100_000
+MOST_DECISIONS_KEPT = 20_000
 START_SECONDS = 60
 """A worker that has not loaded sympy by then is started again."""
 FAILED_STARTS = 3
@@ -64,11 +64,14 @@ _UNDECIDED = Decision("unverifiable", "undecided", 0.0)
 _TIMEOUT = Decision("unverifiable", "timeout", 0.0)
 
 
-def decide(pairs: Sequence[tuple[str, str]], limits: Limits = DEFAULT_LIMITS) -> list[Decision]:
-    """Compare (gold, answer) pairs, in order. Each pair is decided once per process and then remembered;
-    pairs that a batch had no time for are not."""
+def decide(
+    pairs: Sequence[tuple[str, str]], limits: Limits = DEFAULT_LIMITS, end: float | None = None
+) -> list[Decision]:
+    """Compare (gold, answer) pairs, in order, until `end` (of time.monotonic) or for `limits.batch_seconds`.
+    Each pair is decided once per process and then remembered; pairs that a batch had no time for are not."""
     wanted = [pair for pair in dict.fromkeys(pairs) if pair not in _decisions and _worth_trying(*pair)]
-    fresh = _pool().decide(wanted, limits) if wanted else {}
+    end = time.monotonic() + limits.batch_seconds if end is None else end
+    fresh = _pool().decide(wanted, limits, end) if wanted else {}
     if len(_decisions) + len(fresh) > MOST_DECISIONS_KEPT:
         _decisions.clear()
     decisions = [fresh.get(pair) or _decisions.get(pair) for pair in pairs]
@@ -83,18 +86,21 @@ _decisions: dict[tuple[str, str], Decision] = {}
 
 
 def _worth_trying(gold: str, answer: str) -> bool:
-    """Whether both texts could be formulas: math-verify reads "5 cents" as 5."""
+    """Whether both texts could be formulas: math-verify reads "5 cents" as 5, "y = 5" too, and drops the
+    subscripts of numbers."""
     return all(
         len(text) <= LONGEST_ANSWER
-        and "boxed" not in text
-        and re.search(r"[0-9\\^_=+*/<>-]", text)
-        and not _WORD.search(text)
+        and _FORMULA.search(text)
+        and not _NO_FORMULA.search(_INDEX.sub("_", text))
         for text in (gold, answer)
     )
 
 
-_WORD = re.compile(
-    r"(?<![A-Za-z\\])(?!(?:sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|log|exp|max|min|gcd|lcm|mod|det|dim|and"
+_INDEX = re.compile(r"(?<![0-9])_\{[^{}]*\}")  # the n=1 of a sum is no equation
+_FORMULA = re.compile(r"[0-9\\^_+*/-]")
+_NO_FORMULA = re.compile(
+    r"boxed|[=<>\u2264\u2265]|\\(?:[lg]eq?|neq?|in|approx)(?![a-z])|[0-9]_|[0-9]:[0-9]|\.\.|___"
+    r"|(?<![A-Za-z\\])(?!(?:sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|log|exp|max|min|gcd|lcm|mod|det|dim|and"
     r"|begin|end|[pbv]?matrix|array|cases|frac|sqrt|left|right)(?![a-z]))[A-Za-z]{3,}"
 )
 
@@ -151,10 +157,11 @@ class _Pool:
         self.workers: list[_Worker] = []
         self.failed_starts = 0
 
-    def decide(self, pairs: Sequence[tuple[str, str]], limits: Limits) -> dict[tuple[str, str], Decision]:
-        """Decisions of as many pairs as the batch's time allows."""
-        end = time.monotonic() + limits.batch_seconds
-        if not self.lock.acquire(timeout=limits.batch_seconds):
+    def decide(
+        self, pairs: Sequence[tuple[str, str]], limits: Limits, end: float
+    ) -> dict[tuple[str, str], Decision]:
+        """Decisions of as many pairs as there is time for."""
+        if not self.lock.acquire(timeout=max(0.0, end - time.monotonic())):
             return {}
         try:
             return self._decide(list(reversed(pairs)), limits, end)

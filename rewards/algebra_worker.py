@@ -6,6 +6,7 @@ line from stdin and writes one JSON decision a line to stdout. May be killed at 
 
 from __future__ import annotations
 
+import cmath
 import json
 import os
 import resource
@@ -13,8 +14,12 @@ import signal
 import sys
 from typing import Any
 
+import sympy
 from math_verify import LatexExtractionConfig, parse, verify
+from sympy.core.cache import clear_cache
+from sympy.core.relational import Relational
 
+_SLOW = (sympy.Integral, sympy.Limit, sympy.Product, sympy.Sum)
 _LATEX = [LatexExtractionConfig(boxed_match_priority=0)]
 PAIRS_BEFORE_CLEARING = 200
 """sympy keeps every expression that it has seen until its cache is cleared."""
@@ -39,7 +44,7 @@ def main() -> None:
         answers.write(json.dumps(outcome) + "\n")
         answers.flush()
         if count % PAIRS_BEFORE_CLEARING == 0:
-            _clear_cache()
+            clear_cache()
 
 
 def decide(gold: str, answer: str) -> str:
@@ -48,12 +53,15 @@ def decide(gold: str, answer: str) -> str:
         parsed = [_parse(text) for text in (gold, answer)]
         if None in parsed or _kind(parsed[0]) != _kind(parsed[1]):
             return "unverifiable"
+        same_letters = parsed[0].free_symbols == parsed[1].free_symbols
+        if _differ(*parsed):
+            return "wrong" if same_letters else "unverifiable"
         equal = verify(
             *parsed, float_rounding=12, numeric_precision=30, timeout_seconds=None, raise_on_error=True
         )
     except Exception:  # sympy raises anything at all on hostile input; what it cannot compare is unverifiable
         return "unverifiable"
-    return "correct" if equal else "wrong"
+    return "correct" if equal else "wrong" if same_letters else "unverifiable"
 
 
 def _parse(text: str) -> Any:
@@ -62,22 +70,26 @@ def _parse(text: str) -> Any:
     return found[0] if found and not isinstance(found[0], str) else None
 
 
+def _differ(gold: Any, answer: Any) -> bool:
+    """Whether two scalars have different values somewhere: far cheaper to see than that they are equal."""
+    if _kind(gold) != "scalar" or gold.has(*_SLOW) or answer.has(*_SLOW):
+        return False
+    for point in (sympy.Rational(577, 409), sympy.Rational(311, 499)):
+        names = sorted(gold.free_symbols | answer.free_symbols, key=str)
+        at = {name: point + sympy.Rational(index, 7) for index, name in enumerate(names)}
+        values = [complex(side.subs(at).evalf(20)) for side in (gold, answer)]
+        size = max(map(abs, values))
+        if all(map(cmath.isfinite, values)) and abs(values[0] - values[1]) > 1e-6 * size:
+            return True
+    return False
+
+
 def _kind(value: Any) -> str:
     """Sets, tuples, matrices, relations and scalars are never equal to each other here."""
-    from sympy import MatrixBase, Tuple
-    from sympy.core.relational import Relational
-    from sympy.sets import Set
-
-    for kind in (Set, Tuple, MatrixBase, Relational):
+    for kind in (sympy.Set, sympy.Tuple, sympy.MatrixBase, Relational):
         if isinstance(value, kind):
             return kind.__name__
     return "scalar"
-
-
-def _clear_cache() -> None:
-    from sympy.core.cache import clear_cache
-
-    clear_cache()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import mpmath
 
 from rewards.expression import Node, operations, variables
 
-LARGEST_BITS = 20_000
+LARGEST_BITS = 50_000
 """Of any exact number; a larger one is not computed."""
 LARGEST_FACTORIAL = 500
 POINTS = 10
@@ -212,12 +212,19 @@ class _Evaluation:
             return base**exponent.numerator
         if not base:
             return self.zero_power(exponent)
-        if isinstance(exponent, Fraction) and exponent.denominator % 2 and exponent.denominator > 1:
+        if (
+            isinstance(exponent, Fraction)
+            and self.is_negative(base)
+            and exponent.denominator % 2 == 1 < exponent.denominator
+        ):
             return self.root(self.power(base, Fraction(exponent.numerator)), Fraction(exponent.denominator))
         base, exponent = self.number(base), self.number(exponent)
         if abs(exponent) * max(abs(self.mp.mag(base)), 1) > LARGEST_BITS:
             raise _UndefinedError("too large")
         return self.mp.power(base, exponent)
+
+    def is_negative(self, value: Value) -> bool:
+        return not isinstance(value, self.mp.mpc) and value < 0
 
     def zero_power(self, exponent: Value) -> Fraction:
         if isinstance(self.number(exponent), self.mp.mpc) or self.number(exponent) <= 0:

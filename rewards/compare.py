@@ -24,20 +24,30 @@ from rewards.structure import compare_parts, shape
 
 LONGEST_STRUCTURE = 2_000
 """Characters; a longer answer is compared by its string and as a number only."""
+LONGEST_REMEMBERED = 300
+"""Characters of both; the verdicts on longer answers are not kept."""
 MOST_WORK = 10_000
 """Characters compared for one answer, 20 more for each pair of parts; beyond that it is `unverifiable`."""
 
 
-@lru_cache(maxsize=65_536)
 def compare_answers(gold: str, answer: str, policy: Policy = DEFAULT_POLICY) -> tuple[Outcome, str]:
     """(outcome, rule) of two bare answers by all tiers but the last; `undecided` is for that one to
     decide."""
+    if len(gold) + len(answer) <= LONGEST_REMEMBERED:
+        return _remembered(gold, answer, policy)
+    return _compare(gold, answer, policy)
+
+
+def _compare(gold: str, answer: str, policy: Policy) -> tuple[Outcome, str]:
     gold, answer = normalise(gold), normalise(answer)
     if not gold:
         return "unverifiable", "no_gold"
     if not answer.strip("_?"):
         return "wrong", "no_answer"
     return _Comparison(policy).answers(gold, answer)
+
+
+_remembered = lru_cache(maxsize=32_768)(_compare)
 
 
 class _Comparison:
@@ -72,6 +82,9 @@ class _Comparison:
             sets = real_set(gold), real_set(answer)
             if sets[0] is not None and sets[1] is not None:
                 return ("correct" if same_set(sets[0], sets[1]) else "wrong"), "interval"
+            for text, pieces, other in ((gold, sets[0], answer), (answer, sets[1], gold)):
+                if pieces is not None and is_set(text) and number(other):
+                    return "wrong", "interval"
         shapes = shape(gold), shape(answer)
         if "relation" in (shapes[0].kind, shapes[1].kind):
             return compare_relations(*shapes, (gold, answer), self.part)
@@ -81,6 +94,7 @@ class _Comparison:
 
 
 _OPPOSITES = ({"yes", "no"}, {"true", "false"})
+_INFINITY = re.compile(r"[+-]?\\infty")
 
 
 def _texts(gold: str, answer: str) -> tuple[Outcome, str] | None:
@@ -94,9 +108,10 @@ def _texts(gold: str, answer: str) -> tuple[Outcome, str] | None:
         return "wrong" if several else "unverifiable", "choice"
     if any({fold(gold), fold(answer)} == pair for pair in _OPPOSITES):
         return "wrong", "words"
+    if (_INFINITY.fullmatch(gold) and number(answer)) or (_INFINITY.fullmatch(answer) and number(gold)):
+        return "wrong", "number"
     words = is_words(gold), is_words(answer)
-    numbers = number(named(gold)[1]), number(named(answer)[1])
-    if (numbers[0] and words[1]) or (numbers[1] and words[0]):
+    if words[0] != words[1] and number(named(gold if words[1] else answer)[1]):
         return "wrong", "words"
     if all(words):
         first, second = fold(gold), fold(answer)
@@ -150,7 +165,7 @@ def _expressions(gold: str, answer: str, policy: Policy) -> tuple[Outcome, str] 
     names = variables(nodes[0]), variables(nodes[1])
     if names[0] - names[1] and names[1] - names[0]:  # other letters may mean the same quantities
         lower = same(parse(gold.lower()), parse(answer.lower())) == "same"
-        return (policy.letter_case, "letter_case") if lower else None
+        return (policy.letter_case if lower else "unverifiable"), "letter_case" if lower else "letters"
     return "wrong", "expression"
 
 

@@ -102,6 +102,9 @@ _TOKEN = re.compile(
     r"|(?P<word>[A-Za-z]+)|(?P<symbol>[-+*/^_(){}\[\]|!√'])|(?P<space>\s+)"
 )
 _NAMES = (*_FUNCTIONS, *_ALIASES, "pi", "frac")
+_COMMANDS = {*_GREEK, *_NAMES, "cdot", "times", "div", "pitchfork"}
+_BEFORE_LETTERS = sorted({*_GREEK, *_NAMES, "cdot", "times"}, key=len, reverse=True)
+_GLUED = re.compile(rf"(\\(?:{'|'.join(_BEFORE_LETTERS)}))([A-Za-z]{{1,2}})")
 _NAME_OR_LETTER = re.compile("|".join([*sorted(_NAMES, key=len, reverse=True), "[A-Za-z]"]))
 _NAMES_AND_LETTERS = re.compile(f"[A-Za-z]?(?:(?:{'|'.join(_NAMES)})[A-Za-z]?)+")
 _PRODUCTS = {"*", "\\cdot", "\\times", "\\ast"}
@@ -135,12 +138,20 @@ def _tokens(text: str) -> list[str]:
             raise NotAnExpressionError(f"unexpected {text[position]!r}")
         if match["word"]:
             tokens += _letters(match["word"])
+        elif match["command"]:
+            tokens += _command(match["command"])
         elif not match["space"]:
             tokens.append(match[0])
         elif _between_numbers(tokens, text[match.end() : match.end() + 1]):
             raise NotAnExpressionError("two numbers beside each other")
         position = match.end()
     return tokens
+
+
+def _command(command: str) -> list[str]:
+    """A command, or a known one with the letters that a lost space has glued to it ("\\pit", "\\cdotC")."""
+    glued = _GLUED.fullmatch(command)
+    return [glued[1], *glued[2]] if glued and command[1:] not in _COMMANDS else [command]
 
 
 def _between_numbers(tokens: list[str], following: str) -> bool:

@@ -38,14 +38,18 @@ def extract_answers(text: str, rules: Sequence[str] = EXTRACTION_RULES) -> tuple
     return [], "no_answer"
 
 
+_BOX = re.compile(r"\\(?:boxed|fbox)")
 _BRACES = re.compile(r"\\{1,2}(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 
 
 def _boxes(text: str) -> list[tuple[int, int]]:
     """Where the contents of all closed \\boxed and \\fbox begin and end, in the order in which they close."""
+    first = _BOX.search(text)
+    if first is None:
+        return []
     open_braces: list[int | None] = []  # where the content of a box begins; None for any other brace
     boxes = []
-    for match in _BRACES.finditer(text):
+    for match in _BRACES.finditer(text, first.start()):
         token = match[0]
         if token == "}" and open_braces:
             begin = open_braces.pop()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from data.schema import Outcome
@@ -29,6 +30,7 @@ class Number:
     unit: str
 
 
+_INTEGER = re.compile("[+-]?[0-9]{1,18}")
 _DECIMAL = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)"
 _FRACTION = re.compile(
     rf"(?P<sign>[+-]?)(?:(?P<whole>[0-9]+(?= ?\\|[ ][0-9]+/)) ?)?"
@@ -56,8 +58,13 @@ _NOT_THINGS = re.compile(
 
 def number(answer: str) -> Number | None:
     """The exact number that a normalised answer writes, with percent sign or unit; None for anything else."""
-    if len(answer) > LONGEST_NUMBER:
-        return None
+    return _number(answer) if len(answer) <= LONGEST_NUMBER else None
+
+
+@lru_cache(maxsize=8192)
+def _number(answer: str) -> Number | None:
+    if _INTEGER.fullmatch(answer):
+        return Number(value=Fraction(int(answer)), half_step=Fraction(0), digits=0, percent=False, unit="")
     if answer.startswith("(") and answer.endswith(")"):
         answer = answer[1:-1]
     if answer.startswith("10^"):

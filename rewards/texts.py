@@ -37,7 +37,8 @@ def written_text(completion: Turn, form: ThinkingFormat, prefilled: bool) -> str
 
 
 def graded_text(split: Split, form: ThinkingFormat) -> str:
-    """What the verifier reads: the response, in its answer tags where the format has them and they are whole."""
+    """What the verifier reads: the response, in its answer tags where the format has them and they were
+    whole."""
     return (
         f"<answer>{split.response}</answer>" if split.complete and "<answer>" in form.tags else split.response
     )

@@ -54,10 +54,11 @@ def verify_many(
     """`verify` for a batch, in order. Never blocks longer than `limits.batch_seconds` for the last tier,
     which runs in `limits.processes` worker processes; what is not decided by then is `unverifiable` (rule
     timeout)."""
+    end = time.monotonic() + limits.batch_seconds
     verdicts = [_exact(gold, text, policy) for gold, text in zip(golds, completions, strict=True)]
     open_rows = [row for row, verdict in enumerate(verdicts) if verdict.rule == "undecided"]
     pairs = [(gold_answer(golds[row]), verdicts[row].extracted) for row in open_rows]
-    for row, decision in zip(open_rows, algebra.decide(pairs, limits), strict=True):
+    for row, decision in zip(open_rows, algebra.decide(pairs, limits, end), strict=True):
         verdicts[row] = Verdict(
             outcome=decision.outcome,
             extracted=verdicts[row].extracted,

@@ -32,6 +32,9 @@ CORRECT = {
         (r"\binom{10}{3}", "120"),
         (r"8\sqrt{3}\text{ square inches}", r"8\sqrt3"),
         (r"2\frac{1}{3}\pi", r"\frac{7\pi}{3}"),
+        (r"2\cos(\pit+\pi/3)", r"2\cos(\frac{\pi}{3}+\pi t)"),
+        (r"(-8)^{2/3}", "4"),
+        (r"e^{-\zeta t}\sqrt{1-\zeta^2}", r"\frac{\sqrt{1-\zeta\cdot\zeta}}{e^{t\zeta}}"),
     ],
     "list_order": [("1,3,2", "1, 2, 3"), ("-5,7", r"7 \text{ and } -5"), (r"\pm 2021", "-2021, 2021")],
     "list": [("0.1, 4", ".1, 4.0"), ("x=1,2", "x=1, x=2"), ("(p,q)=(3,2)", "p=3, q=2")],
@@ -315,3 +318,25 @@ def test_work_is_bounded(bomb: str) -> None:
         != "correct"
     )
     assert time.process_time() - start < 30  # seconds at worst; unbounded work: for ever
+
+
+EXPRESSIONS = st.recursive(
+    st.sampled_from(["2", "0", "0.5", "x", "y", "e", "i", r"\pi", "3", "10", r"\frac{1}{3}"]),
+    lambda inner: (
+        st.tuples(
+            st.sampled_from([r"\sqrt{%s}", "(-%s)", "|%s|", "(%s)!", r"\sin(%s)", r"\ln(%s)"]), inner
+        ).map(lambda pair: pair[0] % pair[1])
+        | st.tuples(inner, st.sampled_from(["+", "-", "*", "/", "^"]), inner).map(
+            lambda parts: f"({parts[0]}){parts[1]}{{({parts[2]})}}"
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(EXPRESSIONS, EXPRESSIONS)
+def test_no_expression_raises_and_none_differs_from_itself(first: str, second: str) -> None:
+    assert compare_answers(first, f"({first})*1")[0] != "wrong"
+    assert compare_answers(first, f"1+({first})")[0] != "correct"
+    assert compare_answers(first, second)[0] in ("correct", "wrong", "unverifiable")

@@ -181,7 +181,7 @@ PIECES = st.sampled_from([*SPELLINGS.split(), " ", "\n", "9" * 400, "\\text{", "
 ANY_TEXT = st.text(st.characters(), max_size=60) | st.lists(PIECES, max_size=25).map("".join)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)  # the first formula starts the last tier
 @given(ANY_TEXT, ANY_TEXT)
 def test_never_raises_and_an_answer_equals_itself(gold: str, text: str) -> None:
     verdict = verify(gold, text)
