@@ -114,7 +114,10 @@ def _hashes(text: str) -> str:
     return last_line[4:] if last_line.startswith("####") and last_line[4:5] != "#" else ""
 
 
-_PHRASE = re.compile(r"\b(?:final answer is|the (?:correct )?answer is|answer\s*:)[\s:*]*", re.IGNORECASE)
+_PHRASE = re.compile(
+    r"(?:\b(?:final answer is|the (?:correct )?answer is|answer\s*:)|^A:(?=\s))[\s:*]*",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 def _answer_phrases(text: str) -> list[str]:

@@ -78,6 +78,13 @@ def test_verdicts_are_remembered() -> None:
     assert decide([INTEGRAL] * 3) == first * 3
 
 
+def test_fewer_pairs_than_idle_workers() -> None:
+    pairs = [(rf"\int_0^1 x^{{{n}}} dx", rf"\frac{{1}}{{{n + 1}}}") for n in range(2, 9)]
+    decide(pairs, Limits(seconds=20.0))
+    for n in range(20, 23):
+        assert decide([(rf"\int_0^1 x^{{{n}}} dx", rf"\frac{{1}}{{{n + 1}}}")])[0].outcome == "correct"
+
+
 def test_dead_workers_are_replaced() -> None:
     decide([INTEGRAL])
     for pid in _workers():

@@ -36,6 +36,7 @@ from rewards.verify import verify, verify_many
         ("I think it is B", "B", "choice"),
         ("D. It cannot be A or B", "D", "choice"),
         ("seven", "seven", "bare_answer"),
+        ("A: 3", "3", "answer_phrase"),
         ("\\boxed{(2, 2)} \\quad \\text{and} \\quad \\boxed{(6, 2)}", "(2, 2), (6, 2)", "boxed"),
         ("There are 12 apples and 1,250 pears in it", "1,250", "last_number"),
         ("A sum of 3 terms\ngives $\\frac{3}{4}$.", r"\frac{3}{4}", "last_number"),
