@@ -156,6 +156,8 @@ class _Pool:
         self.lock = threading.Lock()
         self.workers: list[_Worker] = []
         self.failed_starts = 0
+        self.survivors: set[tuple[str, str]] = set()
+        """Pairs of this batch whose worker has died."""
 
     def decide(
         self, pairs: Sequence[tuple[str, str]], limits: Limits, end: float
@@ -174,6 +176,7 @@ class _Pool:
         self, waiting: list[tuple[str, str]], limits: Limits, end: float
     ) -> dict[tuple[str, str], Decision]:
         decisions: dict[tuple[str, str], Decision] = {}
+        self.survivors.clear()
         for worker in [w for w in self.workers if w.limits != limits]:
             self._drop(worker)
         while waiting or any(worker.pair for worker in self.workers):
@@ -185,7 +188,7 @@ class _Pool:
             if time.monotonic() >= end:
                 break
             for worker in self._readable(end):
-                self._answer(worker, decisions)
+                self._answer(worker, decisions, waiting)
             for worker in [w for w in self.workers if w.busy and time.monotonic() > w.deadline()]:
                 if worker.pair:
                     decisions[worker.pair] = Decision("unverifiable", "timeout", limits.seconds)
@@ -202,8 +205,11 @@ class _Pool:
                 selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
             return [key.data for key, _ in selector.select(max(seconds, 0))]
 
-    def _answer(self, worker: _Worker, decisions: dict[tuple[str, str], Decision]) -> None:
-        """Take a worker's line; a worker that died of its pair leaves it unverifiable."""
+    def _answer(
+        self, worker: _Worker, decisions: dict[tuple[str, str], Decision], waiting: list[tuple[str, str]]
+    ) -> None:
+        """Take a worker's line. A pair whose worker died is tried once more: the second death is its own
+        doing."""
         assert worker.process.stdout is not None
         line = worker.process.stdout.readline()
         if line == "ready\n" and not worker.ready:
@@ -218,9 +224,12 @@ class _Pool:
             rule = "undecided" if outcome == "unverifiable" else "algebra"
             decisions[worker.pair] = Decision(outcome, rule, seconds)
             worker.pair = None
-        else:
+        elif worker.pair in self.survivors:
             decisions[worker.pair] = Decision("unverifiable", "timeout", seconds)
             self._drop(worker)
+        else:
+            self.survivors.add(worker.pair)
+            self._retry(worker, waiting)
 
     def _failed_start(self, worker: _Worker) -> None:
         self.failed_starts += 1
@@ -230,7 +239,7 @@ class _Pool:
             raise RuntimeError(f"the algebra worker does not start; to see why, run: {command}")
 
     def _retry(self, worker: _Worker, waiting: list[tuple[str, str]]) -> None:
-        """The worker was dead before it got its pair."""
+        """Another worker shall decide this one's pair."""
         assert worker.pair is not None
         waiting.append(worker.pair)
         self._drop(worker)

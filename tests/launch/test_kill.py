@@ -150,6 +150,8 @@ def test_killed_stages_end_with_the_same_result(pipeline: Path, tmp_path: Path) 
             process = start(pipeline, stage, killed)
             kill_after(process, folder, rng.uniform(0, 0.9 * manifest["seconds"]))
             again = read_manifest(folder)
+            if again is not None and again["status"] == "finished":
+                continue  # the kill came when all was done
             if process.returncode == -signal.SIGKILL:
                 survived.append(stage)
                 assert again is None or again["status"] == "running"
