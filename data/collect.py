@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from data.decontaminate import BenchmarkIndex
+from data.near_duplicates import check_threshold, near_duplicates
 from data.schema import Attempt, Problem, Rejected, problem_row, rejected
 from data.sources import Loaded, Source, is_generator, load, parse_sources
 from data.stage import run_stage
 from data.store import table_path, write_attempts, write_problems, write_rejected
+from data.word_hashes import Words, hash_words, suspects
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,11 @@ class CollectConfig:
     """Sources of role eval; problems that share text with them are dropped."""
     ngram_words: int = 8
     """Words in a row that a problem may not share with a benchmark; 0 compares whole questions only."""
+    ngram_characters: int = 0
+    """Characters in a row, spaces aside, that a problem may not share with a benchmark; 0 compares none."""
+    near_duplicates: float | None = None
+    """Least similarity (Jaccard, runs of three words; for example 0.7) at which a problem with the numbers,
+    operators and answer of a kept one is dropped; null drops none."""
     seed: int = 0
     """Seed of the generators that have none of their own."""
 
@@ -36,20 +43,28 @@ def collect(config: CollectConfig, folder: Path) -> dict[str, Any]:
     """Write problems.parquet, traces.parquet (where a source has traces) and rejected/rows.parquet.
 
     The same question is kept from the first source that has it. Rules: those of `data.sources.load`,
-    `duplicate`, `contaminated`.
+    `duplicate`, `contaminated`, `near_duplicate`. Which problems are kept does not depend on the order of the
+    rows in a source, nor on the number of processes.
 
     Returns:
         rows_in, rows_out, traces_out, benchmark_rows; counts by source and by rule.
     Raises:
-        ValueError: a bad source, sources of both roles, a benchmark of role train, or nothing left.
+        ValueError: a bad source, sources of both roles, a benchmark of role train or without questions, or
+            nothing left.
     """
     sources, benchmarks = check_sources(config)
-    index = BenchmarkIndex(_benchmark_problems(benchmarks), config.ngram_words)
+    if config.near_duplicates is not None:
+        check_threshold(config.near_duplicates)
+    index = BenchmarkIndex(_benchmark_problems(benchmarks), config.ngram_words, config.ngram_characters)
     loaded = [load(source) for source in _progress(sources, "sources")]
     dropped = [row for part in loaded for row in part.rejected]
-    problems, duplicates = deduplicate(problem for part in loaded for problem in part.problems)
-    kept, contaminated = decontaminate(problems, index)
-    dropped += duplicates + contaminated
+    ranks = _ranks(loaded)
+    problems, duplicates = deduplicate((problem for part in loaded for problem in part.problems), ranks)
+    words = hash_words([problem.question for problem in problems])
+    keep, contaminated = decontaminate(problems, index, words)
+    keep, near = drop_near_duplicates(problems, keep, words, config.near_duplicates, ranks)
+    kept = [problems[i] for i in keep]
+    dropped += duplicates + contaminated + near
     metrics = _metrics(sources, loaded, kept, dropped)
     if not kept:
         rule, count = Counter(metrics["rules"]).most_common(1)[0]
@@ -103,34 +118,83 @@ def _benchmark_problems(benchmarks: list[Source]) -> list[Problem]:
             logger.warning(
                 "%s: %d unusable rows: %s", source.name, len(loaded.rejected), loaded.rejected[0].rule
             )
+        if not loaded.problems:
+            raise ValueError(f"{source.key}: no question in the {loaded.rows_in} rows of {source.name}")
         problems += loaded.problems
     return problems
 
 
-def deduplicate(problems: Iterable[Problem]) -> tuple[list[Problem], list[Rejected]]:
-    """The first problem of each id; the evidence of the others says where the first came from."""
-    kept: dict[str, Problem] = {}
-    dropped = []
+def _ranks(loaded: Iterable[Loaded]) -> dict[str, int]:
+    """Name of a source -> its place in `sources:`; the first one is preferred."""
+    names = (part.problems[0].source for part in loaded if part.problems)
+    return {name: place for place, name in enumerate(dict.fromkeys(names))}
+
+
+def deduplicate(
+    problems: Iterable[Problem], ranks: Mapping[str, int]
+) -> tuple[list[Problem], list[Rejected]]:
+    """One problem of each id; the evidence of the others says where it came from.
+
+    Of several the one of the lowest rank is kept; of the same source, the one that comes first by its text.
+    """
+    same: defaultdict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
-        first = kept.setdefault(problem.id, problem)
-        if first is not problem:
+        same[problem.id].append(problem)
+    kept, dropped = [], []
+    for group in same.values():
+        if len(group) > 1:
+            group.sort(key=lambda p: (ranks.get(p.source, len(ranks)), p.answer, p.question, p.solution))
+        first = group[0]
+        kept.append(first)
+        for problem in group[1:]:
             differs = "" if first.answer == problem.answer else f", whose answer is {first.answer!r}"
             dropped.append(
                 rejected(problem_row(problem), "duplicate", f"same question in {first.source}{differs}")
             )
-    return list(kept.values()), dropped
+    return kept, dropped
 
 
-def decontaminate(problems: list[Problem], index: BenchmarkIndex) -> tuple[list[Problem], list[Rejected]]:
-    """Problems that share no text with a benchmark, and the others with the row and words that they share."""
-    kept, dropped = [], []
-    for problem in _progress(problems, "decontaminate"):
-        match = index.match(problem.question) if len(index) else None
+def decontaminate(
+    problems: Sequence[Problem], index: BenchmarkIndex, words: Words | None = None
+) -> tuple[list[int], list[Rejected]]:
+    """Numbers of the problems that share no text with a benchmark; the others with what they share.
+
+    Args:
+        words: `hash_words` of the questions, where they are at hand.
+    """
+    if not len(index):
+        return list(range(len(problems))), []
+    words = words or hash_words([problem.question for problem in problems])
+    suspected = suspects(index, words)
+    keep, dropped = [], []
+    for i, problem in enumerate(problems):
+        match = index.match(problem.question) if suspected[i] else None
         if match is None:
-            kept.append(problem)
+            keep.append(i)
         else:
             dropped.append(rejected(problem_row(problem), "contaminated", match.evidence))
-    return kept, dropped
+    return keep, dropped
+
+
+def drop_near_duplicates(
+    problems: Sequence[Problem],
+    among: Sequence[int],
+    words: Words,
+    threshold: float | None,
+    ranks: Mapping[str, int],
+) -> tuple[list[int], list[Rejected]]:
+    """The numbers `among` without near-duplicates; kept are the lowest rank and then the smallest id."""
+    if threshold is None:
+        return list(among), []
+    answers = hash_words([problem.answer for problem in problems], processes=1)
+    order = sorted(among, key=lambda i: (ranks.get(problems[i].source, len(ranks)), problems[i].id))
+    found = near_duplicates(words, answers, order, threshold)
+    dropped = []
+    for i, (other, similarity) in sorted(found.items()):
+        kept = problems[other]
+        evidence = f"similarity {similarity:.3f} to {kept.source} {kept.id}: {kept.question[:300]!r}"
+        dropped.append(rejected(problem_row(problems[i]), "near_duplicate", evidence))
+    return [i for i in among if i not in found], dropped
 
 
 def traces_of(problems: list[Problem], traces: Iterable[Attempt]) -> list[Attempt]:

@@ -4,6 +4,7 @@ Word n-grams as simplescaling/s1@77272c6:data/decontaminate_util.py (n = 8), wit
 are normalised first, so that LaTeX, punctuation and Unicode variants of one question agree; numbers and
 operators stay, since `2 + 3` and `2 - 3` are different questions. And questions of fewer than n words, which
 have no n-gram, are compared whole: a short question is a match when it is a run of words inside the other.
+`data.word_hashes.suspects` finds the few questions of a large pool that are worth a comparison.
 """
 
 from __future__ import annotations
@@ -49,8 +50,13 @@ _CHARACTERS = str.maketrans(
 )
 _CJK = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _TOKEN = re.compile(rf"[-+*/=<>≠±∠△]|[{_CJK}]|∞|[^\W_{_CJK}]+(?:[\^_][^\W_{_CJK}]+|(?<=\d)\.\d+)*[!°]?")
+_ASCII_TOKEN = re.compile(r"[-+*/=<>]|[a-z0-9]+(?:[\^_][a-z0-9]+|(?<=[0-9])\.[0-9]+)*!?")
+_OPERATOR_OR_BANG = re.compile("[-+*/=<>!≠±∠△]")
 _RAISED = re.compile("[⁰¹²³⁴-⁹]+")
 _LOWERED = re.compile("[₀-₉]+")
+_THOUSANDS = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))|\{,\}(?<=\d\{,\})(?=\d{3}(?!\d))")
+_SCRIPT = re.compile(r"([\^_])\s*\{\s*([^{}]*)\}")
+_HYPHEN = re.compile(r"-(?<=[^\W\d_]-)(?=[^\W\d_]{2})")
 
 
 def normalised_words(question: str) -> list[str]:
@@ -60,19 +66,32 @@ def normalised_words(question: str) -> list[str]:
     and `x²` are `x^2`; `1,000` is `1000`; `\\dfrac` is `\\frac`; a hyphen between letters separates words.
     Chinese, Japanese and Korean characters are words of their own. Time is linear in the length of the text.
     """
-    text = _IMAGE.sub(" ", _without_drawings(question)).replace("**", " ")
-    text = _DROPPED.sub(" ", text.replace(r",\!", ","))
-    text = _COMMAND.sub(lambda match: _SAME.get(match[0], match[0]) + " ", text)
-    text = re.sub(r"\\frac (\d)(\d)", r"\\frac \1 \2 ", text)
-    text = _LOWERED.sub(r"_\g<0>", _RAISED.sub(r"^\g<0>", text))
-    text = unicodedata.normalize("NFKC", text).casefold().translate(_CHARACTERS)
+    text = _without_drawings(question) if "[asy]" in question else question
+    if "![" in text:
+        text = _IMAGE.sub(" ", text)
+    if "**" in text:
+        text = text.replace("**", " ")
+    if "\\" in text:
+        text = _DROPPED.sub(" ", text.replace(r",\!", ","))
+        text = _COMMAND.sub(lambda match: _SAME.get(match[0], match[0]) + " ", text)
+        text = re.sub(r"\\frac +(\d)(\d)", r"\\frac \1 \2 ", text)
     if not text.isascii():
-        text = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    text = text.replace("π", "pi")
-    text = re.sub(r"(?<=\d)(?:,|\{,\})(?=\d{3}(?!\d))", "", text)
-    text = re.sub(r"([\^_])\s*\{\s*([^{}]*)\}", r"\1\2", text).replace("^°", "°")
-    text = re.sub(r"(?<=[^\W\d_])-(?=[^\W\d_]{2})", " ", text)
-    return _join_operators(_TOKEN.findall(text))
+        text = _LOWERED.sub(r"_\g<0>", _RAISED.sub(r"^\g<0>", text))
+        text = unicodedata.normalize("NFKC", text).casefold().translate(_CHARACTERS)
+    if ascii_only := text.isascii():
+        text = text.lower()
+    else:
+        text = "".join(c for c in text if unicodedata.category(c) != "Cf").replace("π", "pi")
+    if "," in text:
+        text = _THOUSANDS.sub("", text)
+    if "{" in text:
+        text = _SCRIPT.sub(r"\1\2", text)
+    if not ascii_only:
+        text = text.replace("^°", "°")
+    if "-" in text:
+        text = _HYPHEN.sub(" ", text)
+    tokens = (_ASCII_TOKEN if ascii_only else _TOKEN).findall(text)
+    return _join_operators(tokens) if _OPERATOR_OR_BANG.search(text) else tokens
 
 
 def _join_operators(tokens: Iterable[str]) -> list[str]:
@@ -82,9 +101,9 @@ def _join_operators(tokens: Iterable[str]) -> list[str]:
         if token in "-+*/=<>≠±∠△":
             operators += token
             continue
-        if token.endswith("!") and not (token[-2].isdigit() or len(token) == 2):
+        if token[-1] == "!" and not (token[-2].isdigit() or len(token) == 2):
             token = token[:-1]
-        words.append(operators + token)
+        words.append(operators + token if operators else token)
         operators = ""
     return words
 
@@ -116,19 +135,29 @@ class BenchmarkIndex:
     Args:
         problems: the benchmark questions.
         ngram_words: words that two questions must share in a row; 0 compares whole questions only.
+        ngram_characters: characters of these words, without spaces, that also make a match; 0 compares none.
     Raises:
-        ValueError: `ngram_words` is negative.
+        ValueError: `ngram_words` or `ngram_characters` is negative.
     """
 
-    def __init__(self, problems: Iterable[Problem], ngram_words: int = 8) -> None:
+    def __init__(self, problems: Iterable[Problem], ngram_words: int = 8, ngram_characters: int = 0) -> None:
         if ngram_words < 0:
             raise ValueError(f"ngram_words: {ngram_words} is negative; 0 compares whole questions only")
-        self._ngram_words = ngram_words
+        if ngram_characters < 0:
+            raise ValueError(
+                f"ngram_characters: {ngram_characters} is negative; 0 does not compare characters"
+            )
+        self.ngram_words = ngram_words
+        self.ngram_characters = ngram_characters
         self._problems = list(problems)
-        self._words = [normalised_words(p.question) for p in self._problems]
-        self._whole = {" ".join(words): i for i, words in reversed(list(enumerate(self._words))) if words}
+        self.words = [normalised_words(p.question) for p in self._problems]
+        self._whole = {" ".join(words): i for i, words in reversed(list(enumerate(self.words))) if words}
         self._runs: dict[int, dict[str, int]] = {}
-        lengths = {len(words) for words in self._words}
+        lengths = {len(words) for words in self.words}
+        self._characters: dict[str, int] = {}
+        for i, words in enumerate(self.words if ngram_characters else []):
+            for part in _pieces(words, ngram_characters):
+                self._characters.setdefault(part, i)
         self._short_lengths = sorted(n for n in lengths if 0 < n < ngram_words)
 
     def __len__(self) -> int:
@@ -144,9 +173,11 @@ class BenchmarkIndex:
         if not words:
             return None
         found = self._lookup(self._whole, [" ".join(words)])
-        if found is not None or self._ngram_words == 0:
+        if found is None and self._characters:
+            found = self._lookup(self._characters, _pieces(words, self.ngram_characters))
+        if found is not None or self.ngram_words == 0:
             return found
-        length = min(self._ngram_words, len(words))
+        length = min(self.ngram_words, len(words))
         found = self._lookup(self._runs_of(length), _runs(words, length))
         if found is not None:
             return found
@@ -160,7 +191,7 @@ class BenchmarkIndex:
         """Run of `length` words -> the first question that has it; built once."""
         if length not in self._runs:
             index: dict[str, int] = {}
-            for i, words in enumerate(self._words):
+            for i, words in enumerate(self.words):
                 for run in _runs(words, length):
                     index.setdefault(run, i)
             self._runs[length] = index
@@ -178,3 +209,10 @@ def _runs(words: list[str], length: int) -> Iterator[str]:
     """Every `length` words in a row, joined by spaces."""
     for start in range(len(words) - length + 1):
         yield " ".join(words[start : start + length])
+
+
+def _pieces(words: list[str], length: int) -> Iterator[str]:
+    """Every `length` characters in a row of the words without spaces."""
+    text = "".join(words)
+    for start in range(len(text) - length + 1):
+        yield text[start : start + length]

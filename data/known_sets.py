@@ -95,6 +95,14 @@ def _s1k(values: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
 _AIME = {"question": ("problem", "question"), "answer": ("answer",), "solution": ("solution",)}
 
 KNOWN: dict[str, KnownSet] = {
+    "deepscaler_difficulty": KnownSet(
+        hub="",
+        splits={
+            f"level{n}": Split(file=f"difficulty/deepscaler_level{n}.json", role="train") for n in range(1, 6)
+        },
+        columns={"question": ("prompt",), "answer": ("answer",)},
+        licence="MIT (DeepScaleR-Preview; the binned copy has no licence of its own)",
+    ),
     "gsm8k": KnownSet(
         hub="openai/gsm8k",
         config="main",

@@ -146,7 +146,8 @@ _INTEGER_COLUMNS = ("prompt_tokens", "thinking_tokens", "completion_tokens", "se
 
 @cache
 def table_features(table: str) -> datasets.Features:
-    """Declared columns of a table: problems, attempts, traces or rejected.
+    """Declared columns of a table: problems, attempts, traces, rejected or verdicts (what became of each
+    candidate).
 
     Raises:
         ValueError: any other name.
@@ -158,10 +159,14 @@ def table_features(table: str) -> datasets.Features:
     }
     if table in ("problems", "rejected"):
         return Features(strings)
+    if table == "verdicts":
+        return Features({name: Value("string") for name in ("id", "index", "source", "rule", "evidence")})
     if table in ("attempts", "traces"):
         completion = {
             f.name: Value("int64" if f.name in _INTEGER_COLUMNS else "string") for f in fields(Completion)
         }
         verdict = {"verdict": Value("string"), "extracted": Value("string")}
         return Features({**strings, "index": Value("int64"), **completion, **verdict})
-    raise ValueError(f"no table is called {table!r}; tables are problems, attempts, traces, rejected")
+    raise ValueError(
+        f"no table is called {table!r}; tables are problems, attempts, traces, rejected, verdicts"
+    )

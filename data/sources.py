@@ -57,6 +57,10 @@ class Source:
     licence: str = ""
     domain: str = ""
     """Domain of every row, where no column gives it."""
+    level: str = ""
+    """Level of every row, where no column gives it."""
+    weight: float = 1.0
+    """Share of the rows to take, drawn at random; instead of `limit`."""
     trace: Literal["", "solution"] = ""
     """`solution`: the solution written by a person is also a trace, with the boxed answer as response."""
     key: str = "source"
@@ -98,6 +102,10 @@ def parse_source(entry: Any, key: str) -> Source:
         raise ValueError(f"{key}: give either `id` or `path`")
     if source.limit is not None and source.limit < 1:
         raise ValueError(f"{key}.limit: {source.limit} is less than 1")
+    if not 0 < source.weight <= 1:
+        raise ValueError(f"{key}.weight: {source.weight} is not a share above 0, up to 1")
+    if source.weight < 1 and source.limit is not None:
+        raise ValueError(f"{key}.weight: give either `weight` or `limit`")
     for name, column in source.columns.items():
         if name not in COLUMNS:
             raise ValueError(f"{key}.columns.{name}: unknown column; {_nearest(name, COLUMNS)}")
@@ -221,7 +229,9 @@ def load(source: Source) -> Loaded:
     if not rows:
         raise ValueError(f"{source.key}: {where} has no rows")
     columns = _find_columns(source, rows, where)
-    if source.limit is not None and source.limit < len(rows):
+    if source.weight < 1:
+        rows = _take(rows, max(1, round(source.weight * len(rows))), source.seed or 0)
+    elif source.limit is not None and source.limit < len(rows):
         rows = _take(rows, source.limit, source.seed)
     problems, traces, bad = [], [], []
     for row in rows:
@@ -295,7 +305,7 @@ def _read_row(row: Any, source: Source, columns: dict[str, str]) -> tuple[Proble
         licence=source.licence,
         role=source.role or "train",
         domain=_text(values.get("domain")) or source.domain,
-        level=_text(values.get("level")),
+        level=_text(values.get("level")) or source.level,
     )
     return problem, _trace(problem, values, source)
 

@@ -61,14 +61,28 @@ def _show_stage(console: Any, folder: Path, manifest: dict[str, Any]) -> None:
     ):
         if manifest.get(key) is not None:
             console.print(f"[bold]{key:>10}[/]  {manifest[key]}", highlight=False)
+    metrics = _metrics(folder)
+    if steps := metrics.pop("funnel", None):
+        console.print(_funnel(steps))
     for title, values in (
         ("recipe", manifest["recipe"]),
         ("inputs", {name: value["fingerprint"] for name, value in manifest["inputs"].items()}),
         ("versions", {**manifest["packages"], **manifest["git"], **manifest["host"]}),
-        ("metrics", _metrics(folder)),
+        ("metrics", metrics),
     ):
         console.rule(title)
         console.print_json(data=values)
+
+
+def _funnel(steps: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table(title="funnel", expand=False)
+    for column in ("rule", "in", "dropped", "out"):
+        table.add_column(column, justify="left" if column == "rule" else "right")
+    for step in steps:
+        table.add_row(step["rule"], *(f"{step[column]:,}" for column in ("in", "dropped", "out")))
+    return table
 
 
 def _metrics(folder: Path) -> dict[str, Any]:

@@ -30,6 +30,11 @@ STAGES = {
         configs=("data.collect:CollectConfig",),
         help="many sources to one schema, deduplicated and decontaminated",
     ),
+    "label_domains": Stage(
+        module="data.label_domains",
+        configs=("data.label_domains:LabelDomainsConfig",),
+        help="a domain for every problem: from a column, a model or clusters",
+    ),
     "pretrain": Stage(
         module="training.pretrain",
         configs=("training.pretrain:PretrainConfig",),
@@ -45,6 +50,11 @@ STAGES = {
         module="data.curate",
         configs=("data.curate:CurateConfig",),
         help="quality, difficulty and diversity filters: traces to train on",
+    ),
+    "control_sets": Stage(
+        module="data.control_sets",
+        configs=("data.control_sets:ControlSetsConfig",),
+        help="traces whose question states a thinking budget: tokens, steps, short or long",
     ),
     "sft": Stage(
         module="training.sft",

@@ -100,3 +100,49 @@ def test_nothing_left_names_the_rule(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"2 rows; rule 'contaminated' took 2.*ngram_words: 0"):
         collect(CollectConfig(sources=[train], benchmarks=[bench], ngram_words=6), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_near_duplicates_name_the_kept_question_whatever_the_order(tmp_path: Path) -> None:
+    long = "Ann has 3 pens in a box that she found on the way to the house of her aunt. How many has she?"
+    one = [{"q": long, "a": 3}, {"q": long + " Explain.", "a": 3}, {"q": long.replace("3", "4"), "a": 4}]
+    two = [{"q": long.replace("house", "flat"), "a": 3}, {"q": long + " Explain!", "a": 5}]
+
+    def run(rows: list[dict[str, Any]], name: str) -> set[str]:
+        first = entry(tmp_path / "one.jsonl", rows)
+        sources = [first, entry(tmp_path / "two.jsonl", two)]
+        metrics = collect(CollectConfig(sources=sources, near_duplicates=0.6), tmp_path / name)
+        assert metrics["rules"] == {"near_duplicate": 2}
+        bad = read_rows(tmp_path / name / "rejected" / "rows.parquet", "rejected")
+        kept = read_problems(tmp_path / name)
+        for row in (row for row in bad if row["rule"] == "near_duplicate"):
+            assert row["evidence"].startswith("similarity 0.")
+            assert any(p.id in row["evidence"] and p.source == first["path"] for p in kept)
+        return {p.id for p in kept}
+
+    assert len(run(one, "a")) == 3
+    assert run(one, "a") == run(one[::-1], "b")
+
+
+def test_odd_rows_do_not_stop_the_others(tmp_path: Path) -> None:
+    leak = sums(7)[0]["q"]
+    rows = [
+        *sums(1, 2),
+        {"q": "a much longer text " * 500_000 + leak, "a": 1},
+        {"q": "\ud800 What is \u202e 5 plus 6 \u0000 then?", "a": 11},
+        {"q": ["not", "text"], "a": 1},
+        {"q": "Which list is this?", "a": [1]},
+    ]
+    bench = entry(tmp_path / "bench.jsonl", sums(7), role="eval")
+    source = entry(tmp_path / "rows.jsonl", rows)
+    config = CollectConfig(sources=[source], benchmarks=[bench], ngram_words=13, near_duplicates=0.7)
+    metrics = collect(config, tmp_path / "out")
+    assert metrics["rules"] == {"contaminated": 1, "question_not_text": 1, "answer_not_text": 1}
+    assert [p.answer for p in read_problems(tmp_path / "out")] == ["2", "4", "11"]
+
+
+def test_a_benchmark_without_questions_is_an_error(tmp_path: Path) -> None:
+    source = entry(tmp_path / "train.jsonl", sums(1))
+    bench = entry(tmp_path / "bench.jsonl", [{"q": "", "a": 1}], role="eval")
+    with pytest.raises(ValueError, match=r"benchmarks\[0\].*bench\.jsonl"):
+        collect(CollectConfig(sources=[source], benchmarks=[bench]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from data.curate import CurateConfig, curate, pass_rates, read_candidates
+from data.curate import CurateConfig, curate, read_candidates
 from data.schema import Attempt, Completion, Outcome, Problem, problem_id
-from data.store import read_attempts, read_rows, write_attempts, write_problems
+from data.store import read_attempts, read_problems, read_rows, write_attempts, write_problems
 from data.thinking import thinking_format
 
 
@@ -29,9 +29,8 @@ def attempt(problem: Problem, index: int = 0, verdict: Outcome = "correct", **mo
         text="",
         prompt_tokens=1,
         completion_tokens=9,
-        model="m",
         seed=0,
-        **{"finish_reason": "stop", **values, **more},
+        **{"finish_reason": "stop", "model": "m", **values, **more},
     )
     return Attempt(
         problem=problem, index=index, completion=completion, verdict=verdict, extracted=problem.answer
@@ -70,7 +69,7 @@ def test_the_funnel_adds_up(tmp_path: Path) -> None:
     metrics = curate(CurateConfig(**paths, max_pass_rate=0.5), tmp_path / "out")
     assert metrics["rows_in"] == 9
     assert metrics["rows_out"] == 2
-    assert {rule: count for rule, count in metrics["rules"].items() if count} == {
+    assert {step["rule"]: step["dropped"] for step in metrics["funnel"] if step["dropped"]} == {
         "not_in_problems": 1,
         "too_easy": 1,
         "not_correct": 1,
@@ -96,12 +95,6 @@ def test_kept_traces_are_rendered_in_the_format(tmp_path: Path, name: str) -> No
     )
     (kept,) = read_attempts(tmp_path / "out", "traces")
     assert thinking_format(name).parse(kept.completion.text) == ("Thought 0.", "1")
-
-
-def test_pass_rates_leave_out_what_could_not_be_verified() -> None:
-    verdicts: list[Outcome] = ["correct", "wrong", "wrong", "unverifiable", "correct"]
-    attempts = [attempt(problem(1), i, verdict) for i, verdict in enumerate(verdicts)]
-    assert pass_rates([*attempts, attempt(problem(2), verdict="unverifiable")]) == {problem(1).id: 0.5}
 
 
 @pytest.mark.parametrize("diversity", ["s1", "uniform", "longest", "random"])
@@ -154,3 +147,60 @@ def test_bad_inputs_are_refused(tmp_path: Path) -> None:
     for wrong in ({"thinking_format": "xml"}, {"min_pass_rate": 0.9, "max_pass_rate": 0.1}, {"size": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             CurateConfig(**paths, **wrong)
+
+
+def test_problems_are_chosen_where_there_are_no_traces(tmp_path: Path) -> None:
+    problems = [problem(n, level=str(n % 5), source="pool", licence="MIT") for n in range(60)]
+    attempts = [attempt(p, verdict="wrong" if n % 2 else "correct") for n, p in enumerate(problems)]
+    write_problems(tmp_path / "collect", problems)
+    write_attempts(tmp_path / "weak", attempts)
+    settings: dict[str, Any] = {
+        "problems": str(tmp_path / "collect"),
+        "attempts": [str(tmp_path / "weak")],
+        "levels": ["3", "4"],
+        "unsolved": True,
+        "size": 6,
+        "seed": 3,
+    }
+    metrics = curate(CurateConfig(**settings), tmp_path / "out")
+    kept = read_problems(tmp_path / "out")
+    assert len(kept) == metrics["rows_out"] == 6
+    assert all(int(p.answer) % 2 and p.level in ("3", "4") for p in kept)
+    random.Random(1).shuffle(problems)
+    write_problems(tmp_path / "collect", problems)
+    curate(CurateConfig(**settings), tmp_path / "again")
+    assert read_problems(tmp_path / "again") == kept
+    assert not (tmp_path / "out" / "traces.parquet").exists()
+
+
+def test_bands_hold_for_every_model(tmp_path: Path) -> None:
+    problems = [problem(n) for n in range(3)]
+    weak = [attempt(problems[0], model="a"), attempt(problems[1], model="b")]
+    weak += [attempt(p, verdict="wrong", model=model) for p in problems for model in "ab"]
+    paths = stage(tmp_path, problems, [attempt(p) for p in problems], weak)
+    curate(CurateConfig(**paths, bands={"a": [0, 0.1]}), tmp_path / "out")
+    assert {t.problem.id for t in read_attempts(tmp_path / "out", "traces")} == {p.id for p in problems[1:]}
+    with pytest.raises(ValueError, match="c"):
+        curate(CurateConfig(**paths, bands={"c": [0, 0.1]}), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"bands: a: \[1\] is not"):
+        CurateConfig(**paths, bands={"a": [1]})
+
+
+def test_the_audit_accounts_for_every_candidate(tmp_path: Path) -> None:
+    problems = [problem(n, source=f"set{n % 2}", licence="MIT", level=str(n % 3)) for n in range(9)]
+    traces = [attempt(p, verdict="wrong" if n == 0 else "correct") for n, p in enumerate(problems)]
+    metrics = curate(CurateConfig(**stage(tmp_path, problems, traces), size=4), tmp_path / "out")
+    verdicts = read_rows(tmp_path / "out" / "verdicts.parquet", "verdicts")
+    assert len(verdicts) == metrics["rows_in"] == 9
+    assert sum(row["rule"] == "kept" for row in verdicts) == 4
+    assert {row["source"] for row in verdicts} == {"set0", "set1"}
+    steps = metrics["funnel"]
+    assert all(step["in"] - step["dropped"] == step["out"] for step in steps)
+    assert [step["out"] for step in steps[:-1]] == [step["in"] for step in steps[1:]]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "# 4 traces of 9" in card
+    assert "| set0 | MIT | 5 |" in card
+    assert "| not_correct | 9 | 1 | 8 |" in card
+    assert "`not_correct` " + problems[0].id in card
+    for name in ("lengths", "domains", "difficulty"):
+        assert (tmp_path / "out" / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -142,3 +142,40 @@ def test_finds_all_that_s1_finds(shared_data: Callable[[str], Path]) -> None:
     assert len(found_by_s1) == 70
     assert found_by_s1 <= found
     assert len(found) < 150
+
+
+def test_characters_in_a_row_see_through_words() -> None:
+    split = "Let x2+1 /2y = 1000 fi nd thele astwe ll known val ue of ywhen x = 3"
+    characters = BenchmarkIndex([problem("Find the least well known value of that")], 8, 20)
+    assert BenchmarkIndex([problem("Find the least well known value of that")]).match(split) is None
+    match = characters.match(split)
+    assert match is not None
+    assert match.ngram in "findtheleastwellknownvalueof"
+    assert BenchmarkIndex([problem("Find the least well known value of that")], 0, 20).match(split)
+    with pytest.raises(ValueError, match="ngram_characters"):
+        BenchmarkIndex([], 8, -1)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "same", "others"),
+    [
+        ("aime_1983_2023", "math500", 6, set()),
+        ("math", "math", 10, {r"Compute $\tan 225^\circ$.", r"Compute $\cos 150^\circ$."}),
+    ],
+)
+def test_known_contamination_is_found(
+    train: str, test: str, same: int, others: set[str], shared_data: Callable[[str], Path]
+) -> None:
+    """Every question whose letters and digits are those of a benchmark's, but tan 22.5 and cos(-150)."""
+    shared_data("math/train.jsonl")
+    pool, _ = load_problems(parse_source({"id": train, "split": "train"}, "s"))
+    benchmark, _ = load_problems(parse_source({"id": test, "split": "test"}, "s"))
+
+    def letters(question: str) -> str:
+        return re.sub(r"[\W_]", "", question.lower())
+
+    tests = {letters(p.question) for p in benchmark}
+    leaked = [p for p in pool if letters(p.question) in tests]
+    assert len(leaked) == same
+    index = BenchmarkIndex(benchmark)
+    assert {p.question for p in leaked if not index.match(p.question)} == others

@@ -24,6 +24,20 @@ def write_lines(path: Path, *rows: object) -> Path:
     return path
 
 
+def test_weight_and_level_of_a_source(tmp_path: Path) -> None:
+    rows = [{"question": f"What is {n}+{n}?", "answer": str(2 * n)} for n in range(100)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    entry = {"path": str(tmp_path / "q.jsonl"), "role": "train", "weight": 0.3, "level": "hard"}
+    taken = [load_problems(parse_source(entry, "sources[0]"))[0] for _ in range(2)]
+    assert taken[0] == taken[1]
+    assert len(taken[0]) == 30
+    assert {problem.level for problem in taken[0]} == {"hard"}
+    with pytest.raises(ValueError, match=r"weight: 1.5 is not a share"):
+        parse_source({**entry, "weight": 1.5}, "sources[0]")
+    with pytest.raises(ValueError, match="either `weight` or `limit`"):
+        parse_source({**entry, "limit": 3}, "sources[0]")
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
