@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.filters import trace_length
-from data.schema import Attempt, Rejected
+from data.filters import Dropped, trace_length
+from data.schema import Attempt
 from data.store import atomic_path, write_rows
 
 EXAMPLES = 3
@@ -25,7 +25,7 @@ class Audit:
 
     candidates: Sequence[Attempt]
     kept: Sequence[Attempt]
-    dropped: Sequence[Rejected]
+    dropped: Sequence[Dropped]
     counts: Mapping[str, int]
     """Dropped rows by rule, in the order in which the rules were applied."""
     rates: Mapping[str, float]
@@ -52,24 +52,18 @@ def write_audit(folder: Path, audit: Audit) -> None:
 
 def _verdicts(audit: Audit) -> list[dict[str, str]]:
     """One row a candidate: what became of it and why."""
-    kept = [
+    kept = [Dropped(trace, "kept", f"{trace_length(trace)} tokens") for trace in audit.kept]
+    rows = [
         {
             "id": trace.problem.id,
             "index": str(trace.index),
             "source": trace.problem.source,
-            "rule": "kept",
-            "evidence": f"{trace_length(trace)} tokens",
+            "rule": rule,
+            "evidence": evidence,
         }
-        for trace in audit.kept
+        for trace, rule, evidence in [*kept, *audit.dropped]
     ]
-    dropped = []
-    for row in audit.dropped:
-        content = json.loads(row.row) if row.row.endswith("}") else {}  # a very long row is cut off
-        source, index = (str(content.get(key, "")) for key in ("source", "index"))
-        dropped.append(
-            {"id": row.id, "index": index, "source": source, "rule": row.rule, "evidence": row.evidence}
-        )
-    return sorted(kept + dropped, key=lambda row: (row["id"], row["index"], row["rule"]))
+    return sorted(rows, key=lambda row: (row["id"], row["index"], row["rule"]))
 
 
 # ---------------------------------------------------------------- the card
@@ -98,7 +92,7 @@ def card(audit: Audit) -> str:
     lines += ["", "## Dropped, for example", ""]
     for rule in audit.counts:
         rows = [row for row in audit.dropped if row.rule == rule][:EXAMPLES]
-        lines += [f"- `{rule}` {row.id}: {_one_line(row.evidence)}" for row in rows]
+        lines += [f"- `{rule}` {row.trace.problem.id}: {_one_line(row.evidence)}" for row in rows]
     return "\n".join(lines) + "\n"
 
 

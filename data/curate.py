@@ -13,9 +13,9 @@ from data import difficulty, diversity, filters
 from data.audit import Audit, funnel, write_audit
 from data.difficulty import ALL_MODELS, Measured
 from data.diversity import Diversity, TraceChoice
-from data.filters import Rule, apply_rules
+from data.filters import Dropped, Rule, apply_rules
 from data.quality import DEFAULT_RULES, quality_rules, wrong_language
-from data.schema import Attempt, Completion, Problem, Rejected, attempt_row, rejected
+from data.schema import Attempt, Completion, Problem
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
 from data.store import (
@@ -205,13 +205,13 @@ def _draw(config: CurateConfig, chosen: list[Attempt]) -> list[Attempt]:
     )
 
 
-def _write(config: CurateConfig, folder: Path, drawn: list[Attempt], dropped: list[Rejected]) -> None:
+def _write(config: CurateConfig, folder: Path, drawn: list[Attempt], dropped: list[Dropped]) -> None:
     if config.traces:
         form = thinking_format(config.thinking_format)
         write_attempts(folder, [render(trace, form) for trace in drawn], "traces")
     else:
         write_problems(folder, [trace.problem for trace in drawn])
-    write_rejected(folder, dropped)
+    write_rejected(folder, (row.row() for row in dropped))
 
 
 def read_candidates(folder: str) -> list[Attempt]:
@@ -278,9 +278,9 @@ def _require(config: CurateConfig, rows_in: int, left: int, counts: Counter[str]
     raise ValueError(f"{left} of {rows_in} traces are left, size asks for {wanted}; {cause}{fewer}")
 
 
-def _left_out(rule: str, before: list[Attempt], after: list[Attempt], evidence: str) -> list[Rejected]:
+def _left_out(rule: str, before: list[Attempt], after: list[Attempt], evidence: str) -> list[Dropped]:
     kept = {id(trace) for trace in after}
-    return [rejected(attempt_row(trace), rule, evidence) for trace in before if id(trace) not in kept]
+    return [Dropped(trace, rule, evidence) for trace in before if id(trace) not in kept]
 
 
 def render(trace: Attempt, format: ThinkingFormat) -> Attempt:

@@ -8,11 +8,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from data.schema import Attempt, Rejected, attempt_row, rejected
 from data.thinking import ThinkingFormat
 
 Rule = Callable[[Attempt], str | None]
+
+
+class Dropped(NamedTuple):
+    """A trace that a rule dropped, and what the rule saw."""
+
+    trace: Attempt
+    rule: str
+    evidence: str
+
+    def row(self) -> Rejected:
+        """As it is written down."""
+        return rejected(attempt_row(self.trace), self.rule, self.evidence)
 
 
 def trace_length(trace: Attempt) -> int:
@@ -28,14 +41,14 @@ def sort_key(trace: Attempt) -> tuple[str, int, str, int, str]:
 
 def apply_rules(
     rules: Mapping[str, Rule], traces: Iterable[Attempt]
-) -> tuple[list[Attempt], list[Rejected], Counter[str]]:
+) -> tuple[list[Attempt], list[Dropped], Counter[str]]:
     """Traces that pass every rule; the others with the first rule that drops them; the count of each rule."""
     kept, dropped, counts = [], [], Counter(dict.fromkeys(rules, 0))
     for trace in traces:
         for name, rule in rules.items():
             evidence = rule(trace)
             if evidence is not None:
-                dropped.append(rejected(attempt_row(trace), name, evidence))
+                dropped.append(Dropped(trace, name, evidence))
                 counts[name] += 1
                 break
         else:

@@ -10,9 +10,10 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,7 +63,11 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON ({error}); delete it and run its stage again") from error
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], table: str) -> None:
+ROWS_PER_GROUP = 20_000
+"""Rows that are in memory as dictionaries at one time while a table is read or written."""
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], table: str) -> None:
     """Write rows as parquet with the declared columns of `table`, atomically.
 
     Raises:
@@ -72,12 +77,14 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], table: str) -> Non
     import pyarrow.parquet as pq
 
     schema = table_features(table).arrow_schema
-    try:
-        arrow = pa.Table.from_pylist([clean_text(row) for row in rows], schema=schema)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ValueError(f"{path}: a row does not fit the columns of {table}: {error}") from error
-    with atomic_path(path) as temporary:
-        pq.write_table(arrow, temporary)
+    cleaned = (clean_text(row) for row in rows)
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        while group := list(islice(cleaned, ROWS_PER_GROUP)):
+            try:
+                arrow = pa.Table.from_pylist(group, schema=schema)
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                raise ValueError(f"{path}: a row does not fit the columns of {table}: {error}") from error
+            writer.write_table(arrow)
 
 
 def clean_text(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +96,12 @@ def clean_text(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_rows(path: Path, table: str) -> list[dict[str, Any]]:
-    """Read a table written by `write_rows`.
+    """All rows of `iterate_rows`."""
+    return list(iterate_rows(path, table))
+
+
+def iterate_rows(path: Path, table: str) -> Iterator[dict[str, Any]]:
+    """The rows of a table written by `write_rows`, a group of them in memory at a time.
 
     Raises:
         ValueError: missing file, corrupt parquet, or a column is missing; names file and column.
@@ -106,7 +118,8 @@ def read_rows(path: Path, table: str) -> list[dict[str, Any]]:
     for column in table_features(table):
         if column not in arrow.column_names:
             raise ValueError(f"{path}: column {column!r} is missing; a {table} table needs it")
-    return arrow.to_pylist()
+    for group in arrow.to_batches(max_chunksize=ROWS_PER_GROUP):
+        yield from group.to_pylist()
 
 
 def table_path(folder: Path | str, table: str) -> Path:
@@ -117,27 +130,27 @@ def table_path(folder: Path | str, table: str) -> Path:
 
 def write_problems(folder: Path, problems: Iterable[Problem]) -> None:
     """Write the problems table of a stage folder."""
-    write_rows(table_path(folder, "problems"), [problem_row(p) for p in problems], "problems")
+    write_rows(table_path(folder, "problems"), (problem_row(p) for p in problems), "problems")
 
 
 def read_problems(folder: Path | str) -> list[Problem]:
     """Read the problems table of a stage folder (or one parquet file)."""
-    return [problem_from_row(row) for row in read_rows(table_path(folder, "problems"), "problems")]
+    return [problem_from_row(row) for row in iterate_rows(table_path(folder, "problems"), "problems")]
 
 
 def write_attempts(folder: Path, attempts: Iterable[Attempt], table: str = "attempts") -> None:
     """Write the attempts (or traces) table of a stage folder."""
-    write_rows(table_path(folder, table), [attempt_row(a) for a in attempts], table)
+    write_rows(table_path(folder, table), (attempt_row(a) for a in attempts), table)
 
 
 def read_attempts(folder: Path | str, table: str = "attempts") -> list[Attempt]:
     """Read the attempts (or traces) table of a stage folder (or one parquet file)."""
-    return [attempt_from_row(row) for row in read_rows(table_path(folder, table), table)]
+    return [attempt_from_row(row) for row in iterate_rows(table_path(folder, table), table)]
 
 
-def write_rejected(folder: Path, rows: Sequence[Rejected]) -> None:
+def write_rejected(folder: Path, rows: Iterable[Rejected]) -> None:
     """Write `rejected/rows.parquet` of a stage folder, also when it is empty."""
-    write_rows(folder / "rejected" / "rows.parquet", [asdict(r) for r in rows], "rejected")
+    write_rows(folder / "rejected" / "rows.parquet", (asdict(r) for r in rows), "rejected")
 
 
 class Journal:

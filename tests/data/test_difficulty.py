@@ -49,7 +49,7 @@ def attempts(model: str, verdicts: dict[str, str]) -> list[Attempt]:
 
 
 def dropped(rules: dict[str, Rule], traces: list[Attempt]) -> dict[str, str]:
-    return {row.id: row.rule for row in apply_rules(rules, traces)[1]}
+    return {row.trace.problem.id: row.rule for row in apply_rules(rules, traces)[1]}
 
 
 POOL = "abcd"

@@ -68,7 +68,7 @@ def test_the_first_rule_that_drops_a_trace_is_recorded() -> None:
     traces = [trace("a"), trace("b", tokens=1), trace("c", tokens=1, verdict="wrong")]
     kept, dropped, counts = filters.apply_rules(rules, traces)
     assert [t.problem.id for t in kept] == ["a"]
-    assert [(r.id, r.rule) for r in dropped] == [("b", "short"), ("c", "wrong")]
+    assert [(r.trace.problem.id, r.rule) for r in dropped] == [("b", "short"), ("c", "wrong")]
     assert counts == {"wrong": 1, "short": 1, "never": 0}
 
 
