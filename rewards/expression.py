@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from rewards.expression_tokens import ALIASES, FUNCTIONS, GREEK, NotAnExpressionError, tokens_of
+
 LONGEST_EXPRESSION = 500
 """Characters; a longer one is not parsed."""
 DEEPEST_NESTING = 60
-
-
-class NotAnExpressionError(ValueError):
-    """The text is no scalar expression that this parser knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,85 +26,6 @@ class Node:
 
 # ---------------------------------------------------------------- parsing
 
-_GREEK = [
-    "alpha",
-    "beta",
-    "gamma",
-    "delta",
-    "epsilon",
-    "varepsilon",
-    "zeta",
-    "eta",
-    "theta",
-    "vartheta",
-    "iota",
-    "kappa",
-    "lambda",
-    "mu",
-    "nu",
-    "xi",
-    "rho",
-    "varrho",
-    "sigma",
-    "tau",
-    "upsilon",
-    "phi",
-    "varphi",
-    "chi",
-    "psi",
-    "omega",
-    "Gamma",
-    "Delta",
-    "Theta",
-    "Lambda",
-    "Xi",
-    "Sigma",
-    "Phi",
-    "Psi",
-    "Omega",
-    "ell",
-    "hbar",
-]
-_FUNCTIONS = [
-    "arcsin",
-    "arccos",
-    "arctan",
-    "arccot",
-    "sinh",
-    "cosh",
-    "tanh",
-    "coth",
-    "sin",
-    "cos",
-    "tan",
-    "cot",
-    "sec",
-    "csc",
-    "log",
-    "ln",
-    "lg",
-    "exp",
-    "sqrt",
-    "binom",
-]
-_ALIASES = {
-    "tg": "tan",
-    "ctg": "cot",
-    "cosec": "csc",
-    "arctg": "arctan",
-    "tbinom": "binom",
-    "dbinom": "binom",
-}
-_TOKEN = re.compile(
-    r"(?P<num>[0-9]+(?:,[0-9]{3}(?![0-9]))*(?:\.[0-9]+)?|\.[0-9]+)|(?P<command>\\[A-Za-z]+|\\[|])"
-    r"|(?P<word>[A-Za-z]+)|(?P<symbol>[-+*/^_(){}\[\]|!√'])|(?P<space>\s+)"
-)
-_NAMES = (*_FUNCTIONS, *_ALIASES, "pi", "frac")
-_COMMANDS = {*_GREEK, *_NAMES, "cdot", "times", "div", "pitchfork"}
-_BEFORE_LETTERS = sorted({*_GREEK, *_NAMES, "cdot", "times"}, key=len, reverse=True)
-_GLUED = re.compile(rf"(\\(?:{'|'.join(_BEFORE_LETTERS)}))([A-Za-z]{{1,2}})")
-_NAME_OR_LETTER = re.compile("|".join([*sorted(_NAMES, key=len, reverse=True), "[A-Za-z]"]))
-_NAMES_AND_LETTERS = re.compile(f"[A-Za-z]?(?:(?:{'|'.join(_NAMES)})[A-Za-z]?)+")
 _PRODUCTS = {"*", "\\cdot", "\\times", "\\ast"}
 _QUOTIENTS = {"/", "\\div"}
 _CLOSING = {"(": ")", "[": "]", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil", "\\lvert": "\\rvert"}
@@ -123,55 +42,11 @@ def parse(text: str) -> Node:
     """
     if len(text) > LONGEST_EXPRESSION:
         raise NotAnExpressionError("too long")
-    parser = _Parser(_tokens(text))
+    parser = _Parser(tokens_of(text))
     node = parser.sum()
     if parser.token != _END:
         raise NotAnExpressionError(f"unexpected {parser.token!r}")
     return node
-
-
-def _tokens(text: str) -> list[str]:
-    tokens, position = [], 0
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise NotAnExpressionError(f"unexpected {text[position]!r}")
-        if match["word"]:
-            tokens += _letters(match["word"])
-        elif match["command"]:
-            tokens += _command(match["command"])
-        elif not match["space"]:
-            tokens.append(match[0])
-        elif _between_numbers(tokens, text[match.end() : match.end() + 1]):
-            raise NotAnExpressionError("two numbers beside each other")
-        position = match.end()
-    return tokens
-
-
-def _command(command: str) -> list[str]:
-    """A command, or a known one with the letters that a lost space has glued to it ("\\pit", "\\cdotC")."""
-    glued = _GLUED.fullmatch(command)
-    return [glued[1], *glued[2]] if glued and command[1:] not in _COMMANDS else [command]
-
-
-def _between_numbers(tokens: list[str], following: str) -> bool:
-    """Whether a space stands between two numbers, the first of which is no index or exponent ("\\log_2
-    3")."""
-    after_script = len(tokens) > 1 and tokens[-2] in ("_", "^")
-    return bool(tokens) and tokens[-1][0].isdigit() and following.isdigit() and not after_script
-
-
-def _letters(word: str) -> list[str]:
-    """Single letters of a short word (a product), or the functions that a longer one names ("sinxcosx").
-
-    Raises:
-        NotAnExpressionError: the word is neither.
-    """
-    if len(word) <= 3 and word not in _NAMES and not re.fullmatch("[IVXLCDM]{2,}", word):
-        return list(word)
-    if not _NAMES_AND_LETTERS.fullmatch(word):
-        raise NotAnExpressionError(f"unknown word {word!r}")
-    return [piece if len(piece) == 1 else "\\" + piece for piece in _NAME_OR_LETTER.findall(word)]
 
 
 class _Parser:
@@ -298,12 +173,12 @@ class _Parser:
         if token == "√":
             return Node("sqrt", (self.atom(),))
         name = token.removeprefix("\\")
-        name = _ALIASES.get(name, name)
-        if token.startswith("\\") and (name in ("frac", "binom", "sqrt", "mathrm") or name in _FUNCTIONS):
+        name = ALIASES.get(name, name)
+        if token.startswith("\\") and (name in ("frac", "binom", "sqrt", "mathrm") or name in FUNCTIONS):
             return self.call(name)
         if token.startswith("\\") and name == "pi":
             return Node("const", name="pi")
-        if (token.startswith("\\") and name in _GREEK) or re.fullmatch("[A-Za-z]", token):
+        if (token.startswith("\\") and name in GREEK) or re.fullmatch("[A-Za-z]", token):
             return self.variable(name)
         raise NotAnExpressionError(f"unknown {token!r}")
 
@@ -375,7 +250,7 @@ class _Parser:
             self.take()
         node = self.power()
         while self.begins_atom() and self.token not in ("(", "[", "\\frac", "|"):
-            if self.token in _PRODUCTS | _QUOTIENTS or self.token.removeprefix("\\") in _FUNCTIONS:
+            if self.token in _PRODUCTS | _QUOTIENTS or self.token.removeprefix("\\") in FUNCTIONS:
                 break
             node = Node("mul", (node, self.power()))
         return Node("neg", (node,)) if sign else node
