@@ -53,7 +53,7 @@ def constant_ratio(first: Node, second: Node) -> Fraction | float | None:
         if all(isinstance(value, Fraction) for value in values) and values[1]:
             ratios.append(values[0] / values[1])
         elif None not in values and all(_is_real(value) and value for value in values):
-            ratios.append(_context().mpf(1) * _Evaluation({}, None).divide(*values))
+            ratios.append(_context().mpf(1) * _Evaluation({}, None).divide(*map(_real, values)))
     if len(ratios) < FEWEST_POINTS or not ratios[0]:
         return None
     close = all(compare(ratio, ratios[0]) == "same" for ratio in ratios)
@@ -65,7 +65,9 @@ def real_value(node: Node) -> Value | None:
     if variables(node):
         return None
     value, _ = _evaluate(node, {}, None)
-    return value if value is not None and _is_real(value) else None
+    if value is None or not _is_real(value):
+        return None
+    return _real(value)
 
 
 def _same(first: Node, second: Node, log_base: int | None) -> Same:
@@ -97,6 +99,11 @@ def compare(first: Value, second: Value) -> Same:
     ):
         return "same"
     return "different" if difference > size * evaluation.mp.mpf(10) ** -EXTREME else "unknown"
+
+
+def _real(value: Value) -> Value:
+    """A real number without the imaginary part that computing it may have left."""
+    return value.real if isinstance(value, _context().mpc) else value
 
 
 def as_float(value: Value) -> Value:
