@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import random
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +13,7 @@ from typing import Any, Literal
 
 import httpx
 
+from data.chat_endpoint import ask, backoff_pause, chat_body, chat_client
 from data.domains import Taxonomy, cluster_questions, load_taxonomy
 from data.schema import Attempt, Problem
 from data.stage import run_stage
@@ -23,9 +22,7 @@ from data.store import Journal, read_attempts, read_problems, write_attempts, wr
 logger = logging.getLogger(__name__)
 
 JOURNAL = "labels.jsonl"
-_JITTER = random.SystemRandom()
-_RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-_MAX_WAIT_SECONDS = 60.0
+_LONGEST_RETRY_AFTER_SECONDS = 1_000_000
 
 
 @dataclass(kw_only=True)
@@ -180,14 +177,10 @@ async def _ask_all(
     """Fill `done` and the journal; the reason for each problem that got no reply."""
     from tqdm import tqdm
 
-    key = os.environ.get(config.api_key_env)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    limits = httpx.Limits(max_connections=config.concurrency)
     failures: dict[str, str] = {}
     left = iter(problems)
     with tqdm(total=len(problems), desc="label", unit="problem", disable=not problems) as bar:
-        client = httpx.AsyncClient(headers=headers, timeout=config.timeout_seconds, limits=limits)
-        async with client:
+        async with chat_client(config.api_key_env, config.timeout_seconds, config.concurrency) as client:
 
             async def work() -> None:
                 for problem in left:
@@ -209,45 +202,20 @@ async def _ask_all(
 async def _ask(client: httpx.AsyncClient, config: LabelDomainsConfig, prompt: str) -> tuple[str, str]:
     """(reply, "") or ("", why there is none)."""
     content = prompt.encode("utf-8", "replace").decode("utf-8")
-    body = {
-        "model": config.model,
-        "messages": [{"role": "user", "content": content}],
-        "temperature": 0,
-        "max_tokens": config.max_tokens,
-    } | config.extra_body
-    body = {name: value for name, value in body.items() if value is not None}
+    body = chat_body(config.model, content, config.max_tokens, config.extra_body)
     reason = ""
     for attempt in range(config.retries + 1):
-        pause = min(config.backoff_seconds * 2**attempt, _MAX_WAIT_SECONDS) * _JITTER.uniform(0.5, 1.0)
-        try:
-            async with asyncio.timeout(config.timeout_seconds):
-                reply = await client.post(config.base_url.rstrip("/") + "/chat/completions", json=body)
-        except (TimeoutError, httpx.RequestError) as error:
-            reason = f"{type(error).__name__} {error}".strip()
-        else:
-            if reply.status_code == 200:
-                text = _text(reply)
-                if text is not None:
-                    return text, ""
-                reason = "reply is not a chat completion"
-            elif reply.status_code not in _RETRIED:
-                return "", f"HTTP {reply.status_code} {reply.text[:200]}"
-            else:
-                reason = f"HTTP {reply.status_code}"
-                asked = reply.headers.get("Retry-After", "").strip()
-                pause = max(pause, float(asked) if re.fullmatch(r"\d{1,6}(\.\d+)?", asked) else 0.0)
+        reply = await ask(client, config.base_url, body, config.timeout_seconds)
+        if reply.text is not None:
+            return reply.text, ""
+        reason = reply.reason
+        if reply.final:
+            break
+        asked = reply.retry_after_seconds
         if attempt < config.retries:
-            await asyncio.sleep(pause)
+            pause = backoff_pause(config.backoff_seconds, attempt)
+            await asyncio.sleep(max(pause, asked if asked < _LONGEST_RETRY_AFTER_SECONDS else 0.0))
     return "", reason
-
-
-def _text(reply: httpx.Response) -> str | None:
-    """What the model said behind its thinking."""
-    try:
-        text = reply.json()["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError):
-        return None
-    return text.rpartition("</think>")[2] if isinstance(text, str) else None
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import re
 import secrets
 import threading
@@ -19,12 +18,11 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 
+from data.chat_endpoint import ask, backoff_pause, chat_body, chat_client
 from data.thinking import thinking_format
 from rewards.texts import Turn, splits
 
@@ -55,10 +53,6 @@ _CONTROL = re.compile(
     r"<(?=[|\uff5c]|/?(?:s|bos|eos|pad|unk|think|start_of_turn|end_of_turn)>|</?SYS>>)"
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|gMASK)\])"
 )
-_JITTER = secrets.SystemRandom()  # the trainer's own random state stays as it is
-_RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-MAX_WAIT_SECONDS = 60.0
-"""Longest wait between attempts that this side chooses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,14 +155,9 @@ class Judge:
 
     async def _score_all(self, jobs: dict[int, dict[str, str]], outcomes: list[float | str]) -> None:
         """Fill in the outcome of every job: a score, or why there is none."""
-        key = os.environ.get(self.api_key_env)
         deadline = asyncio.get_running_loop().time() + self.batch_seconds
         gate = asyncio.Semaphore(self.concurrency)
-        async with httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=self.timeout_seconds,
-            limits=httpx.Limits(max_connections=self.concurrency),
-        ) as client:
+        async with chat_client(self.api_key_env, self.timeout_seconds, self.concurrency) as client:
 
             async def score(index: int) -> None:
                 async with gate:
@@ -183,25 +172,17 @@ class Judge:
         reason, unread = "", False
         for attempt in range(self.retries + 1):
             prompt, verdict = self._prompt(values)
-            pause = min(self.backoff_seconds * 2**attempt, MAX_WAIT_SECONDS) * _JITTER.uniform(0.5, 1.0)
-            try:
-                async with asyncio.timeout(self.timeout_seconds):
-                    reply = await client.post(
-                        self.base_url.rstrip("/") + "/chat/completions", json=self._body(prompt)
-                    )
-            except (TimeoutError, httpx.RequestError) as error:
-                reason = f"{type(error).__name__} {error}".strip()
-            else:
-                if reply.status_code == 200:
-                    outcome = self._read(reply, verdict)
-                    if isinstance(outcome, float) or unread:
-                        return outcome
-                    reason, unread, pause = outcome, True, 0.0
-                elif reply.status_code not in _RETRIED:
-                    return f"HTTP {reply.status_code} {reply.text[:200]}"
-                else:
-                    reason = f"HTTP {reply.status_code}"
-                    pause = max(pause, _retry_after_seconds(reply.headers.get("Retry-After", "")))
+            pause = backoff_pause(self.backoff_seconds, attempt)
+            body = chat_body(self.model, prompt, self.max_tokens, self.extra_body)
+            reply = await ask(client, self.base_url, body, self.timeout_seconds)
+            if reply.final:
+                return reply.reason
+            reason, pause = reply.reason, max(pause, reply.retry_after_seconds)
+            if reply.answered:
+                outcome = reply.reason if reply.text is None else self._read(reply.text, verdict)
+                if isinstance(outcome, float) or unread:
+                    return outcome
+                reason, unread, pause = outcome, True, 0.0
             if attempt == self.retries or asyncio.get_running_loop().time() + pause > deadline:
                 break
             await asyncio.sleep(pause)
@@ -218,18 +199,8 @@ class Judge:
         rules = _RULES.format(tag=tag, low=self.min_score, high=self.max_score, verdict=verdict)
         return _PLACEHOLDER.sub(data, self.template) + rules, verdict
 
-    def _body(self, prompt: str) -> dict[str, Any]:
-        messages = [{"role": "user", "content": prompt}]
-        body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": self.max_tokens}
-        return {name: value for name, value in (body | self.extra_body).items() if value is not None}
-
-    def _read(self, reply: httpx.Response, verdict: str) -> float | str:
-        """The scaled score in the judge's reply, or why there is none."""
-        try:
-            text = reply.json()["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError):
-            return "reply is not a chat completion"
-        text = text.rpartition("</think>")[2] if isinstance(text, str) else ""
+    def _read(self, text: str, verdict: str) -> float | str:
+        """The scaled score in what the judge said, or why there is none."""
         form = rf"^[*\s]*{verdict}:[*\s]*(-?[0-9]+(?:\.[0-9]+)?)(?:/{self.max_score:g})?[*\s.]*$"
         scores = {float(score) for score in re.findall(form, text, re.MULTILINE)}
         if len(scores) != 1:
@@ -280,13 +251,3 @@ def _last_user_text(prompt: Any) -> str:
 def _harmless(text: str) -> str:
     """The text with its chat control tokens broken by a space, in valid Unicode."""
     return _CONTROL.sub(r"\g<0> ", text).encode("utf-8", "replace").decode("utf-8")
-
-
-def _retry_after_seconds(value: str) -> float:
-    """Seconds that a Retry-After header (seconds or a date) asks for; 0 where it cannot be read."""
-    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", value.strip()):
-        return float(value)
-    try:
-        return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError):
-        return 0.0

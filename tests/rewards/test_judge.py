@@ -23,7 +23,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.judge import Judge, _retry_after_seconds
+from data.chat_endpoint import retry_after_seconds
+from rewards.judge import Judge
 
 Answer = Callable[["Endpoint", str], None]
 
@@ -233,10 +234,10 @@ def test_retry_after_is_waited_for(server: JudgeServer) -> None:
 
 
 def test_retry_after_forms() -> None:
-    assert _retry_after_seconds("2.5") == 2.5
-    assert _retry_after_seconds("Fri, 31 Dec 2100 23:59:59 GMT") > 1e9
-    assert _retry_after_seconds("Fri, 31 Dec 1999 23:59:59 GMT") == 0
-    assert _retry_after_seconds("later") == 0
+    assert retry_after_seconds("2.5") == 2.5
+    assert retry_after_seconds("Fri, 31 Dec 2100 23:59:59 GMT") > 1e9
+    assert retry_after_seconds("Fri, 31 Dec 1999 23:59:59 GMT") == 0
+    assert retry_after_seconds("later") == 0
 
 
 def test_the_batch_ends_in_time_with_what_there_is(server: JudgeServer) -> None:
