@@ -34,11 +34,11 @@ from benchmarks.curation_reference import (
     s1_as_run,
     s1_decontaminate,
 )
-from data.collect import deduplicate, drop_near_duplicates
+from data.collect import decontaminate, deduplicate, drop_near_duplicates
 from data.decontaminate import BenchmarkIndex
 from data.schema import Problem
 from data.sources import load_problems, parse_source
-from data.word_hashes import hash_words, suspects
+from data.suspects import suspects
 
 THRESHOLD = 0.7
 BENCHMARKS = ("math500", "aime24", "aime25", "amc23")
@@ -81,18 +81,15 @@ def benchmark_problems(names: Sequence[str]) -> list[Problem]:
 def ours_decontaminate(questions: Sequence[str], benchmark: Sequence[Problem]) -> set[int]:
     """Numbers of the questions that ours drops."""
     index = BenchmarkIndex(benchmark)
-    suspected = suspects(index, hash_words(questions)).nonzero()[0].tolist()
-    return {number for number in suspected if index.match(questions[number])}
+    return {number for number in suspects(index, questions) if index.match(questions[number])}
 
 
 def ours_as_run(sources: Sequence[Sequence[Problem]], benchmark: Sequence[Problem]) -> int:
     """Questions left of decontamination and near-duplicate removal over all sources."""
     ranks = {part[0].source: rank for rank, part in enumerate(sources)}
     problems, _ = deduplicate((problem for part in sources for problem in part), ranks)
-    words, index = hash_words([problem.question for problem in problems]), BenchmarkIndex(benchmark)
-    suspected = suspects(index, words)
-    clean = [i for i, p in enumerate(problems) if not (suspected[i] and index.match(p.question))]
-    return len(drop_near_duplicates(problems, clean, words, THRESHOLD, ranks)[0])
+    clean, _ = decontaminate(problems, BenchmarkIndex(benchmark))
+    return len(drop_near_duplicates(problems, clean, THRESHOLD, ranks)[0])
 
 
 def timed(function: Any, *arguments: Any) -> tuple[float, Any]:

@@ -15,7 +15,8 @@ from data.schema import Attempt, Problem, Rejected, problem_row, rejected
 from data.sources import Loaded, Source, is_generator, load, parse_sources
 from data.stage import run_stage
 from data.store import table_path, write_attempts, write_problems, write_rejected
-from data.word_hashes import Words, hash_words, suspects
+from data.suspects import suspects
+from data.word_hashes import hash_words
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +61,8 @@ def collect(config: CollectConfig, folder: Path) -> dict[str, Any]:
     dropped = [row for part in loaded for row in part.rejected]
     ranks = _ranks(loaded)
     problems, duplicates = deduplicate((problem for part in loaded for problem in part.problems), ranks)
-    words = hash_words([problem.question for problem in problems])
-    keep, contaminated = decontaminate(problems, index, words)
-    keep, near = drop_near_duplicates(problems, keep, words, config.near_duplicates, ranks)
+    keep, contaminated = decontaminate(problems, index)
+    keep, near = drop_near_duplicates(problems, keep, config.near_duplicates, ranks)
     kept = [problems[i] for i in keep]
     dropped += duplicates + contaminated + near
     metrics = _metrics(sources, loaded, kept, dropped)
@@ -154,38 +154,29 @@ def deduplicate(
     return kept, dropped
 
 
-def decontaminate(
-    problems: Sequence[Problem], index: BenchmarkIndex, words: Words | None = None
-) -> tuple[list[int], list[Rejected]]:
-    """Numbers of the problems that share no text with a benchmark; the others with what they share.
-
-    Args:
-        words: `hash_words` of the questions, where they are at hand.
-    """
+def decontaminate(problems: Sequence[Problem], index: BenchmarkIndex) -> tuple[list[int], list[Rejected]]:
+    """Numbers of the problems that share no text with a benchmark; the others with what they share."""
     if not len(index):
         return list(range(len(problems))), []
-    words = words or hash_words([problem.question for problem in problems])
-    suspected = suspects(index, words)
-    keep, dropped = [], []
-    for i, problem in enumerate(problems):
-        match = index.match(problem.question) if suspected[i] else None
-        if match is None:
-            keep.append(i)
-        else:
-            dropped.append(rejected(problem_row(problem), "contaminated", match.evidence))
-    return keep, dropped
+    matches = {i: index.match(problems[i].question) for i in suspects(index, [p.question for p in problems])}
+    dropped = {
+        i: rejected(problem_row(problems[i]), "contaminated", match.evidence)
+        for i, match in matches.items()
+        if match is not None
+    }
+    return [i for i in range(len(problems)) if i not in dropped], list(dropped.values())
 
 
 def drop_near_duplicates(
     problems: Sequence[Problem],
     among: Sequence[int],
-    words: Words,
     threshold: float | None,
     ranks: Mapping[str, int],
 ) -> tuple[list[int], list[Rejected]]:
     """The numbers `among` without near-duplicates; kept are the lowest rank and then the smallest id."""
     if threshold is None:
         return list(among), []
+    words = hash_words([problem.question for problem in problems])
     answers = hash_words([problem.answer for problem in problems], processes=1)
     order = sorted(among, key=lambda i: (ranks.get(problems[i].source, len(ranks)), problems[i].id))
     found = near_duplicates(words, answers, order, threshold)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from data.decontaminate import BenchmarkIndex, normalised_words
+from data.decontaminate import normalised_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -130,38 +130,3 @@ def _joined(parts: Sequence[tuple[bytes, bytes]]) -> Words:
     lengths = np.frombuffer(b"".join(part[0] for part in parts), np.int64)
     hashes = np.frombuffer(b"".join(part[1] for part in parts), np.uint64)
     return Words(hashes, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
-
-
-def suspects(index: BenchmarkIndex, words: Words) -> np.ndarray:
-    """Booleans of shape (questions,): False where `index.match` certainly finds nothing."""
-    import numpy as np
-
-    benchmark = _joined([_hash_lists(index.words)])
-    lengths = np.diff(benchmark.starts)
-    found = np.zeros(len(words.starts) - 1, dtype=bool)
-    if index.ngram_characters:  # no hash of words speaks for runs of characters
-        return np.ones_like(found)
-    if index.ngram_words == 0:
-        return _member(words.whole(), benchmark.whole()) & (np.diff(words.starts) > 0)
-    wanted = {index.ngram_words: benchmark.runs(index.ngram_words)[0]}
-    for length in np.unique(lengths[(lengths > 0) & (lengths < index.ngram_words)]).tolist():
-        hashes, question = benchmark.runs(length)
-        wanted[length] = hashes[lengths[question] == length]
-    for first, block in words.blocks():
-        shorter = np.diff(block.starts) < index.ngram_words
-        found[first : first + len(shorter)] = shorter & (np.diff(block.starts) > 0)
-        for length, known in wanted.items():
-            hashes, question = block.runs(length)
-            found[first + question[_member(hashes, known)]] = True
-    return found
-
-
-def _member(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Booleans: which hashes are known; a table of the upper bits answers for most."""
-    import numpy as np
-
-    table = np.zeros(1 << 22, dtype=bool)
-    table[known >> np.uint64(42)] = True
-    found = table[hashes >> np.uint64(42)]
-    found[found] = np.isin(hashes[found], known)
-    return found

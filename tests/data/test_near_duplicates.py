@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.decontaminate import BenchmarkIndex, normalised_words
+from data.decontaminate import normalised_words
 from data.near_duplicates import near_duplicates
-from data.schema import Problem, problem_id
 from data.sources import load_problems, parse_source
-from data.word_hashes import hash_words, suspects
+from data.word_hashes import hash_words
 
 QUESTION = (
     "Ann has $5$ red pens and 3 blue pens in her box, and gives the smallest share of all these pens to her "
@@ -92,20 +91,6 @@ def test_the_number_of_processes_does_not_matter() -> None:
     one, two = hash_words(questions, 1), hash_words(questions, 2)
     assert np.array_equal(one.hashes, two.hashes)
     assert np.array_equal(one.starts, two.starts)
-
-
-@given(
-    st.lists(st.text("ab +", max_size=20), max_size=6),
-    st.lists(st.text("ab +", max_size=20), max_size=3),
-    st.integers(0, 4),
-    st.integers(0, 1),
-)
-def test_suspects_miss_no_match(pool: list[str], benchmark: list[str], words: int, characters: int) -> None:
-    index = BenchmarkIndex(
-        [Problem(id=problem_id(q), question=q, answer="1") for q in benchmark], words, characters
-    )
-    suspected = suspects(index, hash_words(pool))
-    assert all(suspected[i] for i, question in enumerate(pool) if index.match(question))
 
 
 def test_word_problems_that_differ_in_numbers_stay(shared_data: Callable[[str], Path]) -> None:
