@@ -5,16 +5,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data import difficulty, diversity, filters
 from data.audit import Audit, funnel, write_audit
+from data.curate_config import CurateConfig
 from data.difficulty import ALL_MODELS, Measured
-from data.diversity import Diversity, TraceChoice
 from data.filters import Dropped, Rule, apply_rules
-from data.quality import DEFAULT_RULES, quality_rules, wrong_language
+from data.quality import quality_rules, wrong_language
 from data.schema import Attempt, Completion, Problem
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
@@ -28,89 +28,15 @@ from data.store import (
 )
 from data.thinking import ThinkingFormat, thinking_format
 
-
-@dataclass(kw_only=True)
-class CurateConfig:
-    """Where problems, attempts and traces are, and which traces to keep. Lengths are in thinking tokens."""
-
-    problems: str
-    """Folder with problems.parquet (of `collect`); traces of other problems are dropped."""
-    traces: list[str] = field(default_factory=list)
-    """Folders whose traces.parquet (else attempts.parquet) holds the candidates. Without any, problems are
-    chosen instead, to be sampled later; rules on traces do not apply, and the length is that of the solution
-    (of the question, where there is none)."""
-    attempts: list[str] = field(default_factory=list)
-    """Folders whose attempts.parquet measures difficulty."""
-    thinking_format: str = "think_tags"
-    """Format in which the text of the kept traces is rendered."""
-    quality: list[str] = field(default_factory=lambda: list(DEFAULT_RULES))
-    """Names of quality rules, in order (data/quality.py)."""
-    language: str | None = None
-    """Language that question and thinking must be in, for example en; null accepts any."""
-    min_pass_rate: float = 0.0
-    """Lowest pass rate of a problem to keep, all models together. Problems without verdicts are kept."""
-    max_pass_rate: float = 1.0
-    """Highest pass rate of a problem to keep."""
-    bands: dict[str, list[float]] = field(default_factory=dict)
-    """Lowest and highest pass rate for single models: {Qwen/Qwen2.5-7B-Instruct: [0, 0.5]}."""
-    unsolved: bool = False
-    """Keep only problems that no model solves, as s1 does."""
-    levels: list[str] = field(default_factory=list)
-    """Levels of the problems to keep; without any, all."""
-    level_column: str = "level"
-    """Where the level is: `level`, or a column of the metadata."""
-    require_correct: bool = True
-    """Keep only traces whose verdict is correct."""
-    min_thinking_tokens: int = 0
-    """Shortest thinking to keep; counted in words where the trace has no token count."""
-    max_thinking_tokens: int | None = None
-    """Longest thinking to keep; null keeps all."""
-    repeated_ngram_words: int = 10
-    """Length of the word runs whose repetition is measured."""
-    max_repeated_share: float = 0.5
-    """Drop traces in which a larger share of these runs is a repeat; 1 keeps all."""
-    trace_choice: TraceChoice = "first"
-    """Which of a problem's remaining traces to take."""
-    size: int | None = None
-    """Traces to draw; null takes all."""
-    diversity: Diversity = "s1"
-    """How to draw; see `data.diversity.draw`."""
-    auto_select: list[dict] = field(default_factory=list)
-    """Traces to take before drawing: {source: *aime*, min_thinking_tokens: 0, require_correct: true} each."""
-    domain_weights: dict[str, float] = field(default_factory=dict)
-    """Weights of domains in the second phase of the draw, for example their counts in a benchmark."""
-    phase_one_share: float = 0.7
-    """Share of `size` until which domains are drawn uniformly, where there are domain_weights."""
-    allow_fewer: bool = False
-    """Accept fewer traces than `size`."""
-    seed: int = 0
-    """Seed of the draws; the same rows and seed give the same traces, however the rows are stored."""
-
-    def __post_init__(self) -> None:
-        thinking_format(self.thinking_format)
-        quality_rules(self.quality)
-        diversity.parse_conditions(self.auto_select, "auto_select")
-        if not 0 <= self.min_pass_rate <= self.max_pass_rate <= 1:
-            raise ValueError(
-                f"min_pass_rate {self.min_pass_rate}, max_pass_rate {self.max_pass_rate}: "
-                "need 0 <= min <= max <= 1"
-            )
-        for model, band in self.bands.items():
-            if len(band) != 2:
-                raise ValueError(f"bands: {model}: {band} is not [lowest, highest]")
-        if self.size is not None and self.size < 1:
-            raise ValueError(f"size: {self.size} is less than 1; leave it out to take all traces")
-        if self.repeated_ngram_words < 1:
-            raise ValueError(f"repeated_ngram_words: {self.repeated_ngram_words} is less than 1")
-
-
 _REMEDIES = {
     "not_in_problems": "check that `problems:` and `traces:` belong together",
     "too_hard": "lower min_pass_rate or the bands",
     "too_easy": "raise max_pass_rate or the bands",
     "solved": "set unsolved: false or collect harder problems",
-    "level": "add to `levels`",
-    "no_level": "label the problems or leave out `levels`",
+    "unmeasured": "sample more attempts or set drop_unmeasured: false",
+    "level": "add to `levels` or widen min_level and max_level",
+    "no_level": "label the problems or leave out `levels`, min_level and max_level",
+    "no_length": "name another length_column or leave it out",
     "not_correct": "sample more traces or set require_correct: false",
     "truncated": "sample with a larger token limit",
     "empty_thinking": "sample with a model that thinks",
@@ -132,7 +58,8 @@ def curate(config: CurateConfig, folder: Path) -> dict[str, Any]:
         rows_in, rows_out; `funnel`: rows in, dropped and out of each rule, in order; difficulty by model;
         problems without a pass rate or a trace; domains before and after.
     Raises:
-        ValueError: a missing table, a problem of role eval, or fewer traces left than `size`.
+        ValueError: a missing table, a problem of role eval, benchmarks whose domains no candidate has, or
+            fewer traces left than `size`.
     """
     problems = {problem.id: problem for problem in read_problems(config.problems)}
     refuse_eval_rows(problems.values(), f"problems: {config.problems}")
@@ -142,13 +69,16 @@ def curate(config: CurateConfig, folder: Path) -> dict[str, Any]:
     candidates = [trace for path in config.traces for trace in read_candidates(path)]
     refuse_eval_rows((trace.problem for trace in candidates), f"traces: {', '.join(config.traces)}")
     if not config.traces:
-        candidates = [_unsampled(problem) for problem in problems.values()]
+        candidates = [unsampled(problem) for problem in problems.values()]
+    if config.length_column:
+        candidates = [_with_length(trace, config.length_column) for trace in candidates]
+    weights = domain_weights(config, candidates)
     rules = make_rules(config, problems, measured)
     traces, dropped, counts = apply_rules(rules, _progress(candidates))
     chosen = diversity.one_per_problem(traces, config.trace_choice, config.seed)
     counts["not_chosen"] = len(traces) - len(chosen)
     _require(config, len(candidates), len(chosen), counts)
-    drawn = _draw(config, chosen)
+    drawn = _draw(config, chosen, weights)
     counts["not_drawn"] = len(chosen) - len(drawn)
     dropped += _left_out(
         "not_chosen", traces, chosen, f"another trace is the {config.trace_choice} of the problem"
@@ -169,12 +99,13 @@ def curate(config: CurateConfig, folder: Path) -> dict[str, Any]:
         "problems_in": len(problems),
         "problems_without_pass_rate": sum(id not in rates for id in problems),
         "problems_without_trace": len(problems.keys() - {trace.problem.id for trace in candidates}),
+        "domain_weights": weights,
         "domains_in": _domains(candidates),
         "domains_out": _domains(drawn),
     }
 
 
-def _unsampled(problem: Problem) -> Attempt:
+def unsampled(problem: Problem) -> Attempt:
     """A problem as a candidate: its solution (or question) stands for the trace that it does not have yet."""
     completion = Completion(
         text="",
@@ -190,7 +121,37 @@ def _unsampled(problem: Problem) -> Attempt:
     return Attempt(problem=problem, index=0, completion=completion, verdict="unverifiable", extracted="")
 
 
-def _draw(config: CurateConfig, chosen: list[Attempt]) -> list[Attempt]:
+def _with_length(trace: Attempt, column: str) -> Attempt:
+    """The trace with the length in the column as its token count, where nobody counted."""
+    length = difficulty.length_of(trace, column)
+    if trace.completion.thinking_tokens or not length:
+        return trace
+    return replace(trace, completion=replace(trace.completion, thinking_tokens=int(length)))
+
+
+def domain_weights(config: CurateConfig, candidates: Iterable[Attempt]) -> dict[str, float]:
+    """Weights of domains: `domain_weights`, or those that `benchmark_weights` gives.
+
+    Raises:
+        ValueError: a folder without a labelled problem, or benchmarks whose domains no candidate has.
+    """
+    if not config.benchmark_weights:
+        return config.domain_weights
+    benchmarks = {folder: read_problems(folder) for folder in dict.fromkeys(config.benchmark_weights)}
+    for folder, problems in benchmarks.items():
+        if not any(problem.domain for problem in problems):
+            raise ValueError(f"benchmark_weights: no problem of {folder} has a domain; label its domains")
+    weights = diversity.benchmark_weights((benchmarks[folder], 1.0) for folder in config.benchmark_weights)
+    known = {trace.problem.domain for trace in candidates}
+    if known and not known & weights.keys():
+        raise ValueError(
+            f"benchmark_weights: no candidate has a domain of the benchmarks, such as {min(weights)!r}; "
+            "label both from one taxonomy or column"
+        )
+    return weights
+
+
+def _draw(config: CurateConfig, chosen: list[Attempt], weights: Mapping[str, float]) -> list[Attempt]:
     if config.size is None:
         return chosen
     conditions = diversity.parse_conditions(config.auto_select, "auto_select")
@@ -200,7 +161,7 @@ def _draw(config: CurateConfig, chosen: list[Attempt]) -> list[Attempt]:
         config.diversity,
         config.seed,
         selected=diversity.auto_select(chosen, conditions)[0],
-        domain_weights=config.domain_weights,
+        domain_weights=weights,
         phase_one_share=config.phase_one_share,
     )
 
@@ -236,11 +197,17 @@ def make_rules(config: CurateConfig, problems: Mapping[str, Problem], measured: 
     if (config.min_pass_rate, config.max_pass_rate) != (0, 1) and ALL_MODELS in measured.rates:
         bands[ALL_MODELS] = (config.min_pass_rate, config.max_pass_rate)
     rules: dict[str, Rule] = {"not_in_problems": not_in_problems}
+    if config.drop_unmeasured:
+        rules |= difficulty.unmeasured(measured)
     rules |= difficulty.outside_bands(measured, bands)
     if config.unsolved:
         rules |= difficulty.solved(measured)
-    if config.levels:
-        rules |= difficulty.outside_levels(config.levels, column=config.level_column)
+    low, high = config.min_level, config.max_level
+    if config.levels or (low, high) != (None, None):
+        rules |= difficulty.outside_levels(config.levels, low, high, config.level_column)
+    if config.length_column:
+        shortest, longest = config.min_thinking_tokens, config.max_thinking_tokens
+        rules |= difficulty.outside_lengths(shortest, longest, config.length_column)
     if config.traces:
         rules |= _trace_rules(config)
     rules |= quality_rules(name for name in config.quality if config.traces or name != "answer_only")
@@ -250,15 +217,15 @@ def make_rules(config: CurateConfig, problems: Mapping[str, Problem], measured: 
 
 
 def _trace_rules(config: CurateConfig) -> dict[str, Rule]:
-    longest = config.max_thinking_tokens
+    longest, elsewhere = config.max_thinking_tokens, bool(config.length_column)
     rules: dict[str, Rule | None] = {
         "not_correct": filters.not_correct if config.require_correct else None,
         "truncated": filters.truncated,
         "empty_thinking": filters.empty_thinking,
         "empty_response": filters.empty_response,
         "tags": filters.contains_tags(thinking_format(config.thinking_format)),
-        "too_short": filters.shorter_than(config.min_thinking_tokens),
-        "too_long": filters.longer_than(longest) if longest is not None else None,
+        "too_short": None if elsewhere else filters.shorter_than(config.min_thinking_tokens),
+        "too_long": None if elsewhere or longest is None else filters.longer_than(longest),
         "repetitive": filters.repetitive(config.repeated_ngram_words, config.max_repeated_share),
     }
     return {name: rule for name, rule in rules.items() if rule is not None}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data.curate import CurateConfig, curate, read_candidates
+from data.curate import curate, read_candidates
+from data.curate_config import CurateConfig
 from data.schema import Attempt, Completion, Outcome, Problem, problem_id
 from data.store import read_attempts, read_problems, read_rows, write_attempts, write_problems
 from data.thinking import thinking_format
@@ -204,3 +206,83 @@ def test_the_audit_accounts_for_every_candidate(tmp_path: Path) -> None:
     assert "`not_correct` " + problems[0].id in card
     for name in ("lengths", "domains", "difficulty"):
         assert (tmp_path / "out" / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def dropped(metrics: dict[str, Any]) -> dict[str, int]:
+    return {step["rule"]: step["dropped"] for step in metrics["funnel"] if step["dropped"]}
+
+
+def test_problems_by_level_range_length_column_and_attempts(tmp_path: Path) -> None:
+    lengths: list[Any] = [60, float("nan"), None, "many", -1, 60, 30.0, "70", 500, 80]
+    problems = [problem(n, level=f"Level {n % 5}", metadata={"tokens": x}) for n, x in enumerate(lengths)]
+    problems += [problem(n, level=f"Level {n}", metadata={"tokens": 50}) for n in range(10, 14)]
+    problems += [problem(14, level="hard", metadata={"tokens": 50}), problem(15, level="3")]
+    attempts = [attempt(p, verdict="wrong") for p in problems[:-1]]
+    attempts[-2] = attempt(problems[-3], verdict="unverifiable")
+    attempts += [attempt(problem(n)) for n in (77, 78, 79)]
+    write_problems(tmp_path / "collect", problems)
+    write_attempts(tmp_path / "weak", attempts)
+    settings: dict[str, Any] = {"problems": str(tmp_path / "collect"), "attempts": [str(tmp_path / "weak")]}
+    settings |= {"min_level": 1, "max_level": 12, "drop_unmeasured": True}
+    settings |= {"length_column": "tokens", "min_thinking_tokens": 50, "max_thinking_tokens": 100}
+    metrics = curate(CurateConfig(**settings, size=2, diversity="longest"), tmp_path / "out")
+    assert dropped(metrics) == {
+        "unmeasured": 2,  # the unverifiable one and the one without attempts
+        "no_level": 1,
+        "level": 2,
+        "no_length": 4,
+        "too_short": 1,
+        "too_long": 1,
+        "not_drawn": 3,
+    }
+    assert metrics["difficulty"]["m"]["not_in_pool"] == 3
+    assert metrics["difficulty"]["m"]["problems_without_rate"] == 2
+    assert {p.metadata["tokens"] for p in read_problems(tmp_path / "out")} == {"70", 80}
+    rows = read_rows(tmp_path / "out" / "rejected" / "rows.parquet", "rejected")
+    evidence = {row["evidence"] for row in rows if row["rule"] == "no_length"}
+    assert evidence == {f"metadata column 'tokens' is {value}" for value in ("nan", "None", "'many'", "-1")}
+    with pytest.raises(ValueError, match=r"5 of 16 .*'no_length' took the most \(4\): name another"):
+        curate(CurateConfig(**settings, size=9), tmp_path / "none")
+
+
+def test_the_length_column_measures_traces_and_counts_where_nobody_did(tmp_path: Path) -> None:
+    problems = [problem(n, metadata={"tokens": tokens}) for n, tokens in enumerate([100, 200, 9])]
+    traces = [attempt(p, thinking_tokens=n) for n, p in enumerate(problems)]
+    paths = stage(tmp_path, problems, traces)
+    config = CurateConfig(**paths, length_column="tokens", min_thinking_tokens=50)
+    assert dropped(curate(config, tmp_path / "out")) == {"too_short": 1}
+    kept = read_attempts(tmp_path / "out", "traces")
+    assert {t.problem.answer: t.completion.thinking_tokens for t in kept} == {"0": 100, "1": 1}
+
+
+def test_benchmarks_give_the_weights_of_the_draw(tmp_path: Path) -> None:
+    problems = [problem(n) for n in range(90)]
+    write_problems(tmp_path / "collect", problems)
+    for name, domains in {"aime": ["d1"], "gpqa": ["d1", "d2", "elsewhere", ""], "blank": [""]}.items():
+        labelled = [replace(problem(n, role="eval"), domain=d) for n, d in enumerate(domains)]
+        write_problems(tmp_path / name, labelled)
+    settings: dict[str, Any] = {"problems": str(tmp_path / "collect"), "size": 40, "phase_one_share": 0.0}
+
+    def weighed(*names: str, **more: Any) -> CurateConfig:
+        return CurateConfig(**{**settings, **more}, benchmark_weights=[str(tmp_path / n) for n in names])
+
+    metrics = curate(weighed("aime", "aime", "gpqa"), tmp_path / "out")
+    assert metrics["domain_weights"] == pytest.approx({"d1": 7 / 3, "d2": 1 / 3, "elsewhere": 1 / 3})
+    assert set(metrics["domains_out"]) == {"d1", "d2"}
+    with pytest.raises(ValueError, match="blank has a domain"):
+        curate(weighed("aime", "blank"), tmp_path / "none")
+    write_problems(tmp_path / "collect", [replace(p, domain="other") for p in problems])
+    with pytest.raises(ValueError, match="no candidate has a domain of the benchmarks, such as 'd1'"):
+        curate(weighed("aime"), tmp_path / "none")
+    for more in ({"size": None}, {"diversity": "longest"}, {"domain_weights": {"d1": 1.0}}):
+        with pytest.raises(ValueError, match=r"benchmark_weights: .*(size|domain_weights)"):
+            weighed("aime", **more)
+
+
+def test_a_giant_domain_does_not_crowd_out_the_others(tmp_path: Path) -> None:
+    small = [replace(problem(n), domain=f"small{n % 4}") for n in range(20)]
+    giant = [replace(problem(n), domain="giant") for n in range(20, 2020)]
+    write_problems(tmp_path / "collect", [*giant, *small])
+    config = CurateConfig(problems=str(tmp_path / "collect"), size=100)
+    out = curate(config, tmp_path / "out")["domains_out"]
+    assert out == {"giant": 80, **{f"small{n}": 5 for n in range(4)}}
