@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import random
 import re
 from collections import defaultdict
@@ -48,27 +50,17 @@ def s1_as_run(sources: Sequence[Sequence[str]], benchmark: Sequence[str]) -> int
 
 
 def peer_decontaminate(path: Path) -> Decontaminate:
-    """`decontaminate_train_data` of s1's own file, in the form of `s1_decontaminate`."""
+    """The functions of s1's own file, in the form of `s1_decontaminate`."""
     spec = importlib.util.spec_from_file_location("peer_decontaminate", path)
     assert spec is not None, path
     assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
-    class Rows:
-        def __init__(self, numbers: Sequence[int]) -> None:
-            self.numbers = numbers
-
-        def __len__(self) -> int:
-            return len(self.numbers)
-
-        def select(self, numbers: Sequence[int]) -> Rows:
-            return Rows(list(numbers))
-
     def run(questions: Sequence[str], benchmark: Sequence[str]) -> set[int]:
-        rows = Rows(range(len(questions)))
-        left = module.decontaminate_train_data(list(questions), list(benchmark), rows, ngram_size=8)
-        return set(rows.numbers) - set(left.numbers)
+        with contextlib.redirect_stdout(io.StringIO()):
+            pool, tests = (module.build_ngram_lookup(texts, ngram_size=8) for texts in (questions, benchmark))
+            return set(module.find_contaminated_questions(pool, tests))
 
     return run
 

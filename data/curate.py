@@ -15,10 +15,11 @@ from data.curate_config import CurateConfig
 from data.difficulty import ALL_MODELS, Measured
 from data.filters import Dropped, Rule, apply_rules
 from data.quality import quality_rules, wrong_language
-from data.schema import Attempt, Completion, Problem
+from data.schema import Attempt, Completion, Problem, attempt_from_row
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
 from data.store import (
+    iterate_rows,
     read_attempts,
     read_problems,
     table_path,
@@ -66,7 +67,7 @@ def curate(config: CurateConfig, folder: Path) -> dict[str, Any]:
     attempts = (attempt for path in config.attempts for attempt in read_attempts(path))
     measured = difficulty.measure(attempts, problems)
     rates = measured.rates.get(ALL_MODELS, {})
-    candidates = [trace for path in config.traces for trace in read_candidates(path)]
+    candidates = [trace for path in config.traces for trace in read_candidates(path, problems)]
     refuse_eval_rows((trace.problem for trace in candidates), f"traces: {', '.join(config.traces)}")
     if not config.traces:
         candidates = [unsampled(problem) for problem in problems.values()]
@@ -175,8 +176,10 @@ def _write(config: CurateConfig, folder: Path, drawn: list[Attempt], dropped: li
     write_rejected(folder, (row.row() for row in dropped))
 
 
-def read_candidates(folder: str) -> list[Attempt]:
+def read_candidates(folder: str, problems: Mapping[str, Problem]) -> list[Attempt]:
     """Candidate traces of a folder: its traces table, else its attempts table.
+
+    A problem that is one of `problems` is that object, so that its texts are in memory once.
 
     Raises:
         ValueError: the folder has neither.
@@ -184,7 +187,11 @@ def read_candidates(folder: str) -> list[Attempt]:
     tables = [table for table in ("traces", "attempts") if table_path(folder, table).is_file()]
     if not tables:
         raise ValueError(f"traces: {folder} has neither traces.parquet nor attempts.parquet")
-    return read_attempts(folder, tables[0])
+    traces = (attempt_from_row(row) for row in iterate_rows(table_path(folder, tables[0]), tables[0]))
+    return [
+        replace(trace, problem=own) if (own := problems.get(trace.problem.id)) == trace.problem else trace
+        for trace in traces
+    ]
 
 
 def make_rules(config: CurateConfig, problems: Mapping[str, Problem], measured: Measured) -> dict[str, Rule]:

@@ -144,7 +144,7 @@ def test_bad_inputs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="role eval"):
         curate(CurateConfig(**paths), tmp_path / "out")
     with pytest.raises(ValueError, match=r"neither traces\.parquet nor attempts\.parquet"):
-        read_candidates(str(tmp_path / "collect"))
+        read_candidates(str(tmp_path / "collect"), {})
     wrong: dict[str, Any]
     for wrong in ({"thinking_format": "xml"}, {"min_pass_rate": 0.9, "max_pass_rate": 0.1}, {"size": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
