@@ -54,7 +54,7 @@ class Completion:
     finish_reason: FinishReason
     prompt_tokens: int
     thinking_tokens: int
-    """Tokens of `text` up to the end of the thinking, tags included; 0 where there is no thinking."""
+    """Generated (and forced) tokens before the tag that ends the thinking; 0 where there is no thinking."""
     completion_tokens: int
     model: str
     seed: int

@@ -14,7 +14,8 @@ from data.sources import load_problems, parse_source
 from data.stage import run_stage
 from data.store import read_problems, write_attempts, write_rejected
 from evaluation.metrics import majority_at_k, pass_at_k, summarise
-from inference.sample import JOURNAL, GenerationOptions, attempt_metrics, draw
+from inference.options import GenerationOptions
+from inference.sample import JOURNAL, attempt_metrics, draw
 from rewards.verify import canonical_answer
 
 logger = logging.getLogger(__name__)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data.prompts import Prompt, Prompter, PromptStyle
+from data.prompts import Prompt, Prompter
 from data.schema import (
     Attempt,
     Completion,
@@ -28,7 +29,10 @@ from data.sources import load_problems, parse_source
 from data.stage import run_stage
 from data.store import Journal, read_problems, write_attempts, write_rejected
 from data.thinking import ThinkingFormat, thinking_format
-from inference.engine import Engine, EngineName, Generation, Request, SamplingParams, load_engine
+from inference.budget import force, resample_longer
+from inference.engine import Engine, Generation, Request, load_engine
+from inference.options import GenerationOptions, is_inline
+from inference.thinking_tokens import count_thinking
 from rewards.policy import DEFAULT_POLICY, Policy, parse_policy
 from rewards.texts import graded_text
 from rewards.verify import verify_many
@@ -36,60 +40,10 @@ from rewards.verify import verify_many
 logger = logging.getLogger(__name__)
 
 ROWS_PER_CALL = 16
-"""Batches that one engine call gets at a time: enough to sort by length, few enough to lose little to a
-kill."""
-
-
-@dataclass(kw_only=True)
-class GenerationOptions:
-    """How completions are generated; shared by every stage that generates."""
-
-    model_name_or_path: str
-    """Folder or hub id of the model."""
-    engine: EngineName = "transformers"
-    """Which engine generates."""
-    dtype: str = "auto"
-    """Weights: auto (as stored), float32, bfloat16, float16."""
-    batch_size: int = 32
-    """Rows that are generated together."""
-    trust_remote_code: bool = False
-    """Whether code from the model's repository may run."""
-    max_tokens: int = 1024
-    """Longest completion."""
-    temperature: float = 1.0
-    """0 is greedy."""
-    top_p: float = 1.0
-    """Nucleus sampling; 1 keeps everything."""
-    top_k: int = 0
-    """0 keeps everything."""
-    prompt_style: PromptStyle = "direct"
-    """direct, zero_shot_cot, few_shot, r1_zero or s1 (see data/prompts.py)."""
-    system_prompt: str | None = None
-    """System message; the chat template's own default where it is not given."""
-    few_shot: list[dict] = field(default_factory=list)
-    """Worked examples of prompt_style few_shot: `question` and `response` of each, or sources with
-    solutions."""
-    thinking_format: str = "think_tags"
-    """think_tags, answer_tags or s1: how thinking and response are told apart."""
-    policy: dict[str, Any] = field(default_factory=dict)
-    """What counts as a right answer where people disagree: options of rewards/policy.py."""
-    seed: int = 0
-    """Every completion's own seed follows from this, its problem and its index."""
-
-    def __post_init__(self) -> None:
-        thinking_format(self.thinking_format)
-        parse_policy(self.policy)
-        self.sampling()
-        if (self.prompt_style == "few_shot") != bool(self.few_shot):
-            raise ValueError("few_shot: give examples exactly when prompt_style is few_shot")
-        for index, entry in enumerate(self.few_shot):
-            if not _is_inline(entry):
-                parse_source(entry, f"few_shot[{index}]")
-
-    def sampling(self) -> SamplingParams:
-        return SamplingParams(
-            max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k
-        )
+"""Rows that one engine call gets, over those it has under way at once; a call that was interrupted is made
+again."""
+SECONDS_PER_LOT = 10
+"""Finished rows are written after so long at the latest."""
 
 
 @dataclass(kw_only=True)
@@ -116,7 +70,8 @@ def sample(config: SampleConfig, folder: Path) -> dict[str, Any]:
     problems = read_problems(config.problems)[: config.limit]
     if not problems:
         raise ValueError(f"problems: {config.problems} holds no problem")
-    attempts, bad = draw(config, problems, config.num_completions, folder)
+    counts: Counter[str] = Counter()
+    attempts, bad = draw(config, problems, config.num_completions, folder, counts=counts)
     write_attempts(folder, attempts)
     write_rejected(folder, bad)
     (folder / JOURNAL).unlink()
@@ -125,6 +80,7 @@ def sample(config: SampleConfig, folder: Path) -> dict[str, Any]:
         "attempts": len(attempts),
         "rejected": len(bad),
         **attempt_metrics(attempts),
+        **counts,
     }
 
 
@@ -132,22 +88,26 @@ JOURNAL = "attempts.journal"
 
 
 def draw(
-    config: GenerationOptions, problems: Sequence[Problem], num_completions: int, folder: Path
+    config: GenerationOptions,
+    problems: Sequence[Problem],
+    num_completions: int,
+    folder: Path,
+    engine: Engine | None = None,
+    counts: Counter[str] | None = None,
 ) -> tuple[list[Attempt], list[Rejected]]:
     """`num_completions` verified attempts per problem, in the order of problems and indices.
 
     Finished rows go to a journal in `folder`, from which a killed run goes on; the caller removes it when the
     rows are safe elsewhere. Problems that cannot be put to this model are rejected.
+
+    Args:
+        engine: of this config, where it is already loaded.
+        counts: gets what budget forcing and rejection sampling did in this process.
     """
-    engine = load_engine(
-        config.engine,
-        config.model_name_or_path,
-        dtype=config.dtype,
-        batch_size=config.batch_size,
-        trust_remote_code=config.trust_remote_code,
-    )
+    engine = engine or load_engine(config)
     prompter = make_prompter(config, engine)
-    prompts, bad = _prompts(problems, prompter, engine.max_model_tokens - config.max_tokens)
+    asked = [replace(p, question=f"{p.question} {config.question_suffix}".strip()) for p in problems]
+    prompts, bad = _prompts(asked, prompter, engine.max_model_tokens - config.max_tokens)
     work = [(p, prompts[p.id], i) for p in problems if p.id in prompts for i in range(num_completions)]
     if not work:
         raise ValueError(
@@ -158,38 +118,36 @@ def draw(
         done = {(row["id"], row["index"]): attempt_from_row(row) for row in journal.rows}
         if done:
             logger.info("going on after %d finished completions", len(done))
-        _draw_missing(config, engine, prompter.thinking_format, work, journal, done)
+        _draw_missing(config, engine, work, journal, done, counts if counts is not None else Counter())
     order = {p.id: position for position, p in enumerate(problems)}
     attempts = sorted(done.values(), key=lambda a: (order[a.problem.id], a.index))
     return attempts, bad
 
 
+Work = tuple[Problem, Prompt, int]
+"""A completion to draw: its problem, the prompt and its index."""
+
+
 def _draw_missing(
     config: GenerationOptions,
     engine: Engine,
-    form: ThinkingFormat,
-    work: list[tuple[Problem, Prompt, int]],
+    work: list[Work],
     journal: Journal,
     done: dict[tuple[str, int], Attempt],
+    counts: Counter[str],
 ) -> None:
     from tqdm import tqdm
 
     bar = tqdm(total=len(work), initial=len(done), desc="completions", unit="completion", smoothing=0.05)
+    form, policy = thinking_format(config.thinking_format), parse_policy(config.policy)
     size = config.batch_size * ROWS_PER_CALL
-    policy = parse_policy(config.policy)
-    for start in range(
-        0, len(work), size
-    ):  # chunks do not depend on what is done: the same batches after a kill
-        chunk = work[start : start + size]
-        missing = _missing_batches(chunk, done, config.batch_size)
-        requests = [
-            Request(prompt_ids=prompt.ids, seed=attempt_seed(config.seed, problem.id, index))
-            for problem, prompt, index in missing
-        ]
-        for batch in engine.generate(requests, config.sampling()) if requests else ():
-            drawn = [
-                (*missing[position], requests[position].seed, generation) for position, generation in batch
-            ]
+    for start in range(0, len(work), size):
+        call = work[start : start + size]
+        missing = [item for item in call if (item[0].id, item[2]) not in done]
+        if missing and engine.repeatable:
+            missing = call  # a call of its own might be rounded in another way
+        for lot in _lots(_generated(config, engine, missing, counts), config.batch_size):
+            drawn = [item for item in lot if (item[0].id, item[2]) not in done]
             rows = make_attempts(drawn, engine, form, policy)
             journal.append(attempt_row(row) for row in rows)
             done.update({(row.problem.id, row.index): row for row in rows})
@@ -197,21 +155,51 @@ def _draw_missing(
     bar.close()
 
 
-def _missing_batches(
-    chunk: list[tuple[Problem, Prompt, int]], done: dict[tuple[str, int], Attempt], batch_size: int
-) -> list[tuple[Problem, Prompt, int]]:
-    """The batches of a chunk of which any row is missing (journals hold whole batches, so all of them
-    are)."""
-    batches = [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
-    open_batches = [b for b in batches if any((p.id, i) not in done for p, _, i in b)]
-    return [item for batch in open_batches for item in batch]
+Drawn = tuple[Problem, Prompt, int, int, Generation]
+"""A completion: its problem, prompt, index, seed and tokens."""
+
+
+def _generated(
+    config: GenerationOptions, engine: Engine, work: Sequence[Work], counts: Counter[str]
+) -> Iterator[list[Drawn]]:
+    """The completions of this work as they are finished."""
+    form, budget, params = thinking_format(config.thinking_format), config.budget(), config.sampling()
+    requests = [
+        Request(prompt_ids=prompt.ids, params=params, seed=attempt_seed(config.seed, problem.id, index))
+        for problem, prompt, index in work
+    ]
+    if not requests:
+        return
+    if budget is not None:
+        batches = force(engine, requests, [budget] * len(requests), form, counts)
+    elif config.resample_longer_than is not None:
+        prefills = [prompt.prefill for _, prompt, _ in work]
+        limit = (config.resample_longer_than, config.resample_tries)
+        batches = resample_longer(engine, requests, prefills, form, *limit, counts)
+    else:
+        batches = engine.generate(requests)
+    for batch in batches:
+        yield [(*work[place], requests[place].seed, generation) for place, generation in batch]
+
+
+def _lots(batches: Iterable[list[Drawn]], size: int) -> Iterator[list[Drawn]]:
+    """Batches put together, so that rows are verified and written some at a time."""
+    lot: list[Drawn] = []
+    since = time.monotonic()
+    for batch in batches:
+        lot += batch
+        if len(lot) >= size or time.monotonic() - since > SECONDS_PER_LOT:
+            yield lot
+            lot, since = [], time.monotonic()
+    if lot:
+        yield lot
 
 
 def make_prompter(config: GenerationOptions, engine: Engine) -> Prompter:
     """The prompter of a generating stage, with its few-shot examples loaded."""
     examples: list[tuple[str, str]] = []
     for index, entry in enumerate(config.few_shot):
-        if _is_inline(entry):
+        if is_inline(entry):
             examples.append((entry["question"], entry["response"]))
             continue
         problems, _ = load_problems(parse_source(entry, f"few_shot[{index}]"))
@@ -223,10 +211,6 @@ def make_prompter(config: GenerationOptions, engine: Engine) -> Prompter:
         system_prompt=config.system_prompt,
         examples=examples,
     )
-
-
-def _is_inline(entry: dict) -> bool:
-    return set(entry) == {"question", "response"}
 
 
 def _prompts(
@@ -256,7 +240,7 @@ def attempt_seed(seed: int, problem: str, index: int) -> int:
 
 
 def make_attempts(
-    drawn: Sequence[tuple[Problem, Prompt, int, int, Generation]],
+    drawn: Sequence[Drawn],
     engine: Engine,
     form: ThinkingFormat,
     policy: Policy = DEFAULT_POLICY,
@@ -276,9 +260,7 @@ def make_attempts(
                 response=split.response,
                 finish_reason=generation.finish_reason,
                 prompt_tokens=len(prompt.ids),
-                thinking_tokens=count_tokens(
-                    engine, text[: split.thinking_end] if split.thinking_end else split.thinking
-                ),
+                thinking_tokens=count_thinking(engine.tokenizer, generation, prompt.prefill, form),
                 completion_tokens=len(generation.token_ids),
                 model=engine.name,
                 seed=seed,
@@ -290,11 +272,6 @@ def make_attempts(
             drawn, texts, splits, verdicts, strict=True
         )
     ]
-
-
-def count_tokens(engine: Engine, text: str) -> int:
-    """Length of a text in tokens of the policy's tokenizer."""
-    return len(engine.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else 0
 
 
 def attempt_metrics(attempts: Sequence[Attempt]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from data.schema import Problem, problem_id
 from data.store import Journal, read_attempts, read_rows, write_problems
 from data.thinking import S1, THINK_TAGS
 from inference import sample as sample_module
-from inference.engine import Generation, Request, SamplingParams
+from inference.engine import Follow, Generation, Request
 from inference.sample import JOURNAL, SampleConfig, attempt_seed, draw, make_attempts, sample
 from inference.transformers_engine import TransformersEngine
 
@@ -50,8 +50,8 @@ def test_sample_writes_every_attempt_in_order(config: SampleConfig, tmp_path: Pa
 class StopAfter(TransformersEngine):
     """Breaks down after two batches, as a machine does."""
 
-    def generate(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[list]:
-        for number, batch in enumerate(super().generate(requests, params)):
+    def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> Iterator[list]:
+        for number, batch in enumerate(super().generate(requests, follow)):
             if number == 2:
                 raise RuntimeError("power cut")
             yield batch
@@ -62,7 +62,8 @@ def test_a_broken_run_goes_on_without_losing_or_repeating(
 ) -> None:
     sample(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(sample_module, "load_engine", lambda engine, model, **kw: StopAfter(model, **_own(kw)))
+        broken = StopAfter(config.model_name_or_path, dtype="float32", batch_size=4)
+        patch.setattr(sample_module, "load_engine", lambda config: broken)
         with pytest.raises(RuntimeError, match="power cut"):
             sample(config, tmp_path / "parts")
     with Journal(tmp_path / "parts" / JOURNAL) as journal:
@@ -73,10 +74,6 @@ def test_a_broken_run_goes_on_without_losing_or_repeating(
         sample(config, tmp_path / "parts")
     assert "going on after 7 finished completions" in caplog.text
     assert read_attempts(tmp_path / "parts") == read_attempts(tmp_path / "whole")
-
-
-def _own(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: options[key] for key in ("dtype", "batch_size")}
 
 
 def test_questions_that_cannot_be_put_are_rejected(config: SampleConfig, tmp_path: Path) -> None:
@@ -114,7 +111,7 @@ def attempt_of(engine: TransformersEngine, text: str, style: Any = "direct", for
     prompter = Prompter(tokenizer=engine.tokenizer, style=style, thinking_format=form)
     problem = Problem(id="x", question="21 + 21?", answer="42")
     ids = engine.tokenizer(text)["input_ids"]
-    generation = Generation(token_ids=list(ids), logprobs=[0.0] * len(ids), text=text, finish_reason="stop")
+    generation = Generation(token_ids=list(ids), text=text, finish_reason="stop")
     drawn = (problem, prompter.prompt(problem.question), 0, 1, generation)
     return make_attempts([drawn], engine, form)[0]
 
@@ -122,7 +119,7 @@ def attempt_of(engine: TransformersEngine, text: str, style: Any = "direct", for
 def test_the_answer_is_read_from_the_response_alone(engine: TransformersEngine) -> None:
     right = attempt_of(engine, "<think>\nMaybe \\boxed{41}.\n</think>\n\n\\boxed{42}")
     assert (right.verdict, right.extracted, right.completion.response) == ("correct", "42", "\\boxed{42}")
-    thinking = "<think>\nMaybe \\boxed{41}.\n</think>"
+    thinking = "<think>\nMaybe \\boxed{41}."
     assert right.completion.thinking_tokens == len(engine.tokenizer(thinking)["input_ids"])
     lucky = attempt_of(engine, "<think>\n\\boxed{42} or not")
     assert (lucky.verdict, lucky.extracted) == ("wrong", "")
