@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from data.recipe import Recipe, check_recipe, load_recipe, parse, references, resolve
-from data.run_folder import Plan, RunFolder, pipeline_folder, plan, stage_folder
+from data.run_folder import Plan, RunFolder, pipeline_folder, plan, read_manifest, stage_folder
 from data.stage_help import stage_help
 
 logger = logging.getLogger(__name__)
@@ -40,16 +40,22 @@ def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type) -> Non
         if options.output_dir:
             recipe = dataclasses.replace(recipe, fields={**recipe.fields, "output_dir": options.output_dir})
         recipe, configs = configure(recipe, config_classes, overrides)
-        planned = plan(recipe)
+        first = os.environ.get("RANK", "0") == "0"
+        planned = plan(recipe) if first or _is_finished(recipe) else None
     except ValueError as error:
         _fail(error)
-    if planned.state == "finished":
+    if planned is None:  # other ranks of a launch work, rank 0 alone keeps the folder
+        body(*configs, stage_folder(recipe))
+    elif planned.state != "finished":
+        _run_in_folder(body, configs, recipe, planned)
+    elif first:
         print(f"{recipe.name}: finished before, nothing changed -> {planned.folder}")
-        return
-    if os.environ.get("RANK", "0") != "0":  # other ranks of a launch work, rank 0 alone keeps the folder
-        body(*configs, planned.folder)
-        return
-    _run_in_folder(body, configs, recipe, planned)
+
+
+def _is_finished(recipe: Recipe) -> bool:
+    """What another rank than the first may ask while the first one makes the folder."""
+    manifest = read_manifest(stage_folder(recipe))
+    return manifest is not None and manifest["status"] == "finished" and plan(recipe).state == "finished"
 
 
 def _arguments(config_classes: Sequence[Any]) -> tuple[argparse.Namespace, list[str]]:

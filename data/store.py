@@ -168,12 +168,11 @@ class Journal:
     def _recover(self) -> list[dict[str, Any]]:
         if not self.path.exists():
             return []
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
+        rows, size = _whole_lines(self.path)
+        if size < self.path.stat().st_size:
             logger.warning("%s: dropped a half-written last row", self.path)
-            os.truncate(self.path, len(whole))
-        return [json.loads(line) for line in whole.decode("utf-8").splitlines()]
+            os.truncate(self.path, size)
+        return rows
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows; when this returns they are on disk."""
@@ -190,6 +189,17 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def journal_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a journal, which another process may be writing."""
+    return _whole_lines(path)[0]
+
+
+def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    return [json.loads(line) for line in whole.decode("utf-8").splitlines()], len(whole)
 
 
 _SAMPLED_BYTES = 1 << 20

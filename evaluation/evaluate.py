@@ -15,7 +15,8 @@ from data.stage import run_stage
 from data.store import read_problems, write_attempts, write_rejected
 from evaluation.metrics import majority_at_k, pass_at_k, summarise
 from inference.options import GenerationOptions
-from inference.sample import JOURNAL, attempt_metrics, draw
+from inference.ranks import rank
+from inference.sample import attempt_metrics, draw, remove_journals
 from rewards.verify import canonical_answer
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,8 @@ def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Any]:
     }
     unique = {problem.id: problem for problems in benchmarks.values() for problem in problems}
     attempts, bad = draw(config, list(unique.values()), config.num_completions, folder)
+    if rank():
+        return {}
     by_problem: dict[str, list[Attempt]] = defaultdict(list)
     for attempt in attempts:
         by_problem[attempt.problem.id].append(attempt)
@@ -76,7 +79,7 @@ def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Any]:
     }
     write_attempts(folder, attempts)
     write_rejected(folder, bad)
-    (folder / JOURNAL).unlink()
+    remove_journals(folder)
     print_table(results, config)
     headline = {f"{name} pass@1": r["pass@1"]["mean"] for name, r in results.items() if "pass@1" in r}
     return {

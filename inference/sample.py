@@ -27,11 +27,12 @@ from data.schema import (
 )
 from data.sources import load_problems, parse_source
 from data.stage import run_stage
-from data.store import Journal, read_problems, write_attempts, write_rejected
+from data.store import Journal, journal_rows, read_problems, write_attempts, write_rejected
 from data.thinking import ThinkingFormat, thinking_format
 from inference.budget import force, resample_longer
 from inference.engine import Engine, Generation, Request, load_engine
 from inference.options import GenerationOptions, is_inline
+from inference.ranks import rank, wait, world
 from inference.thinking_tokens import count_thinking
 from rewards.policy import DEFAULT_POLICY, Policy, parse_policy
 from rewards.texts import graded_text
@@ -72,9 +73,11 @@ def sample(config: SampleConfig, folder: Path) -> dict[str, Any]:
         raise ValueError(f"problems: {config.problems} holds no problem")
     counts: Counter[str] = Counter()
     attempts, bad = draw(config, problems, config.num_completions, folder, counts=counts)
+    if rank():
+        return {}
     write_attempts(folder, attempts)
     write_rejected(folder, bad)
-    (folder / JOURNAL).unlink()
+    remove_journals(folder)
     return {
         "problems": len(problems),
         "attempts": len(attempts),
@@ -97,8 +100,9 @@ def draw(
 ) -> tuple[list[Attempt], list[Rejected]]:
     """`num_completions` verified attempts per problem, in the order of problems and indices.
 
-    Finished rows go to a journal in `folder`, from which a killed run goes on; the caller removes it when the
-    rows are safe elsewhere. Problems that cannot be put to this model are rejected.
+    Finished rows go to a journal in `folder`, from which a killed run goes on; the caller removes it
+    (`remove_journals`) when the rows are safe elsewhere. Problems that cannot be put to this model are
+    rejected. In a launch of several processes each does a part, and all but the first get no attempts back.
 
     Args:
         engine: of this config, where it is already loaded.
@@ -114,14 +118,32 @@ def draw(
             f"no problem can be put to the model; first reason: {bad[0].rule}: {bad[0].evidence}"
         )
     work.sort(key=lambda item: -len(item[1].ids))
-    with Journal(folder / JOURNAL) as journal:
-        done = {(row["id"], row["index"]): attempt_from_row(row) for row in journal.rows}
-        if done:
-            logger.info("going on after %d finished completions", len(done))
+    wait()  # for the run folder, which the first process makes
+    done = _finished(folder)
+    wait()  # until all have read
+    if done:
+        logger.info("going on after %d finished completions", len(done))
+    with Journal(folder / (f"{JOURNAL}.{rank()}" if world() > 1 else JOURNAL)) as journal:
         _draw_missing(config, engine, work, journal, done, counts if counts is not None else Counter())
+    wait()
+    if rank():
+        return [], []
+    done = _finished(folder) if world() > 1 else done
     order = {p.id: position for position, p in enumerate(problems)}
     attempts = sorted(done.values(), key=lambda a: (order[a.problem.id], a.index))
     return attempts, bad
+
+
+def _finished(folder: Path) -> dict[tuple[str, int], Attempt]:
+    """What the journals of a folder hold."""
+    rows = (row for path in sorted(folder.glob(f"{JOURNAL}*")) for row in journal_rows(path))
+    return {(row["id"], row["index"]): attempt_from_row(row) for row in rows}
+
+
+def remove_journals(folder: Path) -> None:
+    """Remove what `draw` keeps for a restart."""
+    for path in folder.glob(f"{JOURNAL}*"):
+        path.unlink()
 
 
 Work = tuple[Problem, Prompt, int]
@@ -138,10 +160,13 @@ def _draw_missing(
 ) -> None:
     from tqdm import tqdm
 
-    bar = tqdm(total=len(work), initial=len(done), desc="completions", unit="completion", smoothing=0.05)
+    total = -(-len(work) // world())
+    bar = tqdm(
+        total=total, initial=len(done) // world(), desc="completions", unit="completion", smoothing=0.05
+    )
     form, policy = thinking_format(config.thinking_format), parse_policy(config.policy)
-    size = config.batch_size * ROWS_PER_CALL
-    for start in range(0, len(work), size):
+    size = min(config.batch_size * ROWS_PER_CALL, -(-len(work) // world()))
+    for start in range(rank() * size, len(work), world() * size):
         call = work[start : start + size]
         missing = [item for item in call if (item[0].id, item[2]) not in done]
         if missing and engine.repeatable:

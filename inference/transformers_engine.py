@@ -8,6 +8,7 @@ following request shares with its row. Suffixes: R rows, T tokens, V vocabulary.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,7 +52,8 @@ class TransformersEngine:
         self.name = model
         self.batch_size = batch_size
         self.max_kv_tokens = max_kv_tokens
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        place = int(os.environ.get("LOCAL_RANK", "0"))  # several processes on one machine have a GPU each
+        self.device = torch.device("cuda", place) if torch.cuda.is_available() else torch.device("cpu")
         self.tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
         self.model = load_model(model, dtype=dtype, trust_remote_code=trust_remote_code).to(self.device)
         self.windows = _attention_windows(self.model.config, model)

@@ -68,7 +68,7 @@ def stage_command(recipe: Recipe, overrides: Sequence[str] = ()) -> list[str]:
     """
     stage = find_stage(recipe.stage)
     arguments = ["-m", stage.module, "--config", str(recipe.path), *overrides]
-    if not stage.launched:
+    if not stage.launched and not (stage.parallel and recipe.launch):
         if recipe.launch:
             raise recipe.error(f"launch: stage {recipe.stage!r} runs as one process; remove the key")
         return [sys.executable, *arguments]

@@ -16,7 +16,9 @@ class Stage:
     """`module:Class`, imported on demand."""
     help: str
     launched: bool = False
-    """True: started through `accelerate launch` with the recipe's `launch:`."""
+    """True: always started through `accelerate launch`, with the recipe's `launch:`."""
+    parallel: bool = False
+    """True: started so where the recipe has `launch:`; every process does a part."""
 
     def config_classes(self) -> tuple[type, ...]:
         """Import and return the config dataclasses."""
@@ -45,6 +47,7 @@ STAGES = {
         module="inference.sample",
         configs=("inference.sample:SampleConfig",),
         help="n verified completions per problem",
+        parallel=True,
     ),
     "curate": Stage(
         module="data.curate",
@@ -66,6 +69,12 @@ STAGES = {
         module="evaluation.evaluate",
         configs=("evaluation.evaluate:EvaluateConfig",),
         help="benchmarks: accuracy, pass@k, maj@k with intervals",
+        parallel=True,
+    ),
+    "test_time": Stage(
+        module="evaluation.test_time",
+        configs=("evaluation.test_time:TestTimeConfig",),
+        help="control, scaling and performance of methods that spend thinking tokens",
     ),
 }
 

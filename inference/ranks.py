@@ -1,0 +1,25 @@
+"""Generating with the processes of one launch (accelerate, torchrun), each with a model of its own."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+
+def rank() -> int:
+    """Number of this process; 0 is the one that writes tables."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """How many processes there are."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def wait() -> None:
+    """Go on when every process is here; they may be days apart. The launcher ends them all if one dies."""
+    if world() > 1:
+        from accelerate import PartialState
+        from accelerate.utils import InitProcessGroupKwargs
+
+        PartialState(**InitProcessGroupKwargs(timeout=timedelta(days=7)).to_kwargs()).wait_for_everyone()
