@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from data.audit import funnel
 from data.decontaminate import BenchmarkIndex
 from data.near_duplicates import check_threshold, near_duplicates
 from data.schema import Attempt, Problem, Rejected, problem_row, rejected
@@ -48,7 +49,7 @@ def collect(config: CollectConfig, folder: Path) -> dict[str, Any]:
     rows in a source, nor on the number of processes.
 
     Returns:
-        rows_in, rows_out, traces_out, benchmark_rows; counts by source and by rule.
+        rows_in, rows_out, traces_out, benchmark_rows; counts by source and by rule; `funnel`, as in `curate`.
     Raises:
         ValueError: a bad source, sources of both roles, a benchmark of role train or without questions, or
             nothing left.
@@ -216,6 +217,7 @@ def _metrics(
         "rows_out": len(kept),
         "sources": counts,
         "rules": dict(Counter(row.rule for row in dropped).most_common()),
+        "funnel": funnel(sum(part.rows_in for part in loaded), Counter(row.rule for row in dropped)),
     }
 
 
