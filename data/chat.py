@@ -34,10 +34,13 @@ def render_trace(prompter: Prompter, question: str, thinking: str, response: str
         TemplateError: the chat template strips or changes the thinking.
     """
     tokenizer = prompter.tokenizer
-    for what, text in (("thinking", thinking), ("response", response)):
+    form, plain = prompter.thinking_format, thinking
+    for token in form.inside:
+        plain = plain.replace(token, "\n")
+    for what, text in (("thinking", plain), ("response", response)):
         refuse_special_tokens(tokenizer, text, what)
     prompt = prompter.prompt(question)
-    target = prompter.thinking_format.render(thinking, response)
+    target = form.render(thinking, response)
     end = _end_text(prompter, question, prompt.text.removesuffix(prompt.prefill), target)
     ids = tokenizer(target.removeprefix(prompt.prefill) + end, add_special_tokens=False)["input_ids"]
     return Example(input_ids=[*prompt.ids, *ids], labels=[IGNORED] * len(prompt.ids) + list(ids))

@@ -20,7 +20,7 @@ from data.schema import Attempt, Problem, Rejected, attempt_row, problem_id, rej
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
 from data.store import read_attempts, write_attempts, write_rejected
-from data.thinking import ThinkingFormat, thinking_format
+from data.thinking import S1, S1_STEPS, ThinkingFormat, thinking_format
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class ControlSetsConfig:
     kind: Kind = "tokens"
     """tokens: at most N tokens. steps: at most N steps, counted down. class: short or long."""
     thinking_format: str = "s1"
-    """Format in which the text is rendered; kind steps with s1 uses s1's own step tags."""
+    """Format in which the text is rendered; s1_steps has s1's own step tags, for kind steps."""
     bins: list[int] = field(default_factory=list)
     """Budgets that may be promised; the smallest that holds the trace is. Empty: powers of two."""
     step_marker: str | None = None
@@ -57,11 +57,21 @@ class ControlSetsConfig:
     """Shortest thinking of class long; null takes what lies above the median."""
 
     def __post_init__(self) -> None:
-        thinking_format(self.thinking_format)
+        format = thinking_format(self.thinking_format)
+        if self.kind == "steps" and format is S1:
+            raise ValueError("thinking_format: s1 has no steps; use s1_steps for kind steps, here and in sft")
+        if self.kind != "steps" and format is S1_STEPS:
+            raise ValueError(f"thinking_format: s1_steps is for kind steps; use s1 for kind {self.kind}")
         if any(size < 1 for size in self.bins):
             raise ValueError(f"bins: {min(self.bins)} is less than 1")
         if self.step_marker is not None and "{k}" not in self.step_marker:
             raise ValueError("step_marker: must contain {k}, which stands for the steps left")
+        if (
+            self.step_marker is not None
+            and not self.step_marker.startswith(format.start)
+            and format is S1_STEPS
+        ):
+            raise ValueError(f"step_marker: must start with {format.start!r} in s1_steps")
 
 
 def control_sets(config: ControlSetsConfig, folder: Path) -> dict[str, Any]:
@@ -131,7 +141,7 @@ def _extended(trace: Attempt, config: ControlSetsConfig, long_from: int) -> Atte
     if config.kind == "steps":
         length: int = len(steps)
         budget: int | str = _budget(length, config.bins)
-        marker = config.step_marker or (S1_MARKER if format.name == "s1" else PLAIN_MARKER)
+        marker = config.step_marker or (S1_MARKER if format is S1_STEPS else PLAIN_MARKER)
         thinking, text = _countdown(steps, completion.response, marker, format)
     else:
         length, thinking = completion.thinking_tokens, completion.thinking
@@ -187,21 +197,21 @@ def _budget(length: int, bins: Sequence[int]) -> int:
 def _countdown(steps: Sequence[str], response: str, marker: str, format: ThinkingFormat) -> tuple[str, str]:
     """(thinking, text) in which each step follows its marker; the last has {k} = 1.
 
-    A marker with the format's own tags (s1) takes the place of the opening of the thinking, as in s1, whose
-    step models start with `<|im_start|>` instead of `<|im_start|>think`.
+    In s1_steps the first marker opens the thinking, so the thinking goes without its `<|im_start|>`.
     """
     around = re.escape(marker.strip()).replace(re.escape("{k}"), r"\d+")
     for step in steps:
         if found := re.search(around, step):
             raise _UnfitError("tags", f"a step contains {found[0]!r}, which marks steps")
     marks = [marker.replace("{k}", str(left)) for left in range(len(steps), 0, -1)]
-    tagged = any(tag in marker for tag in format.tags)
-    gap = "\n" if tagged else "\n\n"
+    gap = "\n\n"
+    if format is S1_STEPS:
+        _rendered(S1, "\n\n".join(steps), response)  # refuses any control token that is not of a marker
+        gap = "\n"
     thinking = gap.join(mark + step for mark, step in zip(marks, steps, strict=True))
-    if not tagged:
-        return thinking, _rendered(format, thinking, response)
-    _rendered(format, "\n\n".join(steps), response)  # refuses tags inside
-    return thinking, thinking + format.middle + response + format.end
+    if format is S1_STEPS:
+        thinking = thinking.removeprefix(format.start)
+    return thinking, _rendered(format, thinking, response)
 
 
 def _rendered(format: ThinkingFormat, thinking: str, response: str) -> str:

@@ -2,8 +2,9 @@
 
 A format renders (thinking, response) into the text that a model is trained to write, and splits what a model
 wrote back into the two. Formats: `think_tags` (DeepSeek-R1, Qwen3), `answer_tags` (R1-Zero template,
-arXiv 2501.12948 table 1, with the line breaks of open-r1) and `s1` (arXiv 2501.19393,
-simplescaling/s1@77272c6:data/tokenization.py).
+arXiv 2501.12948 table 1, with the line breaks of open-r1), `s1` (arXiv 2501.19393,
+simplescaling/s1@77272c6:data/tokenization.py) and `s1_steps`, s1's thinking in counted steps, where
+`<|im_start|>8 steps left` takes the place of `<|im_start|>think` (s1@77272c6:eval/commands.sh).
 """
 
 from __future__ import annotations
@@ -36,18 +37,29 @@ class ThinkingFormat:
     """Texts that thinking and response must not contain."""
     end_of_thinking: str
     """The part of `middle` at which the thinking is over."""
+    inside: tuple[str, ...] = ()
+    """Control tokens that the thinking may contain."""
 
     def render(self, thinking: str, response: str) -> str:
         """The training text.
 
         Raises:
-            ValueError: thinking or response contains one of the format's own tags.
+            ValueError: thinking or response contains one of the format's own tags, or the thinking completes
+            one that `start` begins.
         """
         for part, text in (("thinking", thinking), ("response", response)):
             for tag in self.tags:
                 if tag in text:
                     raise ValueError(f"{part} contains {tag!r}, a tag of thinking format {self.name!r}")
+        if self._ends_at_once(thinking):
+            raise ValueError(
+                f"thinking begins {self.end_of_thinking!r} behind {self.start!r}, "
+                f"a tag of thinking format {self.name!r}"
+            )
         return self.start + thinking + self.middle + response + self.end
+
+    def _ends_at_once(self, thinking: str) -> bool:
+        return (self.start + thinking).startswith(self.end_of_thinking)
 
     def parse(self, text: str) -> tuple[str, str]:
         """Inverse of `render`.
@@ -69,7 +81,8 @@ class ThinkingFormat:
         if text.startswith(self.start) and text.endswith(self.end) and self.middle in text:
             inner = text[len(self.start) : len(text) - len(self.end)]
             thinking, found, response = inner.partition(self.middle)
-            if found and not any(tag in part for tag in self.tags for part in (thinking, response)):
+            tagged = any(tag in part for tag in self.tags for part in (thinking, response))
+            if found and not tagged and not self._ends_at_once(thinking):
                 end = len(self.start) + len(thinking) + self.middle.index(self.end_of_thinking)
                 return Split(
                     thinking=thinking,
@@ -119,7 +132,16 @@ S1 = ThinkingFormat(
     tags=("<|im_start|>", "<|im_end|>"),
     end_of_thinking="<|im_start|>answer",
 )
-FORMATS = {f.name: f for f in (THINK_TAGS, ANSWER_TAGS, S1)}
+S1_STEPS = ThinkingFormat(
+    name="s1_steps",
+    start="<|im_start|>",
+    middle=S1.middle,
+    end="",
+    tags=("<|im_start|>answer", "<|im_end|>"),
+    end_of_thinking=S1.end_of_thinking,
+    inside=("<|im_start|>",),
+)
+FORMATS = {f.name: f for f in (THINK_TAGS, ANSWER_TAGS, S1, S1_STEPS)}
 
 
 def thinking_format(name: str) -> ThinkingFormat:

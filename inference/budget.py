@@ -12,6 +12,7 @@ Thinking tokens are the generated and forced ones before the tag that ends the t
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -68,7 +69,7 @@ class Tags:
         for text in (form.start, form.middle):
             if str(tokenizer.decode(self.ids(text))) != text:
                 raise ValueError(f"thinking_format: the tokenizer cannot write {text!r} of {form.name!r}")
-        control = [tag for tag in form.tags if tag.startswith("<|")]
+        control = sorted(set(re.findall(r"<\|\w+\|>", " ".join(form.tags))))
         if missing := [tag for tag in control if len(self.ids(tag)) != 1]:
             raise ValueError(
                 f"thinking_format: {form.name!r} needs the token {missing[0]}, which the tokenizer lacks; "

@@ -22,7 +22,7 @@ class Formatted:
     """A reward that looks at the tags of a thinking format."""
 
     thinking_format: str = "think_tags"
-    """think_tags, answer_tags or s1."""
+    """think_tags, answer_tags, s1 or s1_steps."""
     thinking_prefilled: bool = False
     """Whether the chat template has already written the thinking's opening tag, which then counts as
     written."""
@@ -57,6 +57,7 @@ class Format(Formatted):
         if self.strict_whitespace and not self.form.split(text).complete:
             return False
         pattern = _tag_pattern(self.form)
+        text = text.strip()
         if tuple(pattern.findall(text)) != _tags(self.form):
             return False
         parts = pattern.split(text)
@@ -76,7 +77,7 @@ class TagCount(Formatted):
 
     def _share(self, text: str) -> float:
         tags = _tags(self.form)
-        found = _tag_pattern(self.form).findall(text)
+        found = _tag_pattern(self.form).findall(text.strip())
         counts = Counter(found)
         single = [tag for tag in found if tag in tags and counts[tag] == 1]
         return len(single) / len(tags) if single == [tag for tag in tags if tag in single] else 0.0
@@ -88,8 +89,10 @@ def _tags(form: ThinkingFormat) -> tuple[str, ...]:
 
 
 def _tag_pattern(form: ThinkingFormat) -> re.Pattern[str]:
-    """Any tag of the format, also where it has no place."""
-    return re.compile("|".join(map(re.escape, _tags(form) + form.tags)))
+    """Any tag of the format, also where it has no place; one allowed inside, at the start only."""
+    tags = [re.escape(tag) for tag in _tags(form) + form.tags if tag not in form.inside]
+    opening = [rf"\A{tag}|(?<={tag}){tag}" for tag in map(re.escape, form.inside)]
+    return re.compile("|".join(tags + opening))
 
 
 def _is_blank(text: str) -> bool:

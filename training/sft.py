@@ -35,7 +35,7 @@ class SftConfig:
     dataset: str
     """Stage folder (run:03_curate) or parquet file with the traces."""
     thinking_format: str = "think_tags"
-    """think_tags, answer_tags or s1: how thinking and response become the target."""
+    """think_tags, answer_tags, s1 or s1_steps: how thinking and response become the target."""
     prompt_style: PromptStyle = "direct"
     """direct, zero_shot_cot, r1_zero or s1 (see data/prompts.py); evaluate with the same."""
     system_prompt: str | None = None

@@ -22,6 +22,7 @@ TARGETS = {
     "think_tags": "<think>\nFirst 10 + 30.\n</think>\n\n\\boxed{42}<|im_end|>",
     "answer_tags": "<think>\nFirst 10 + 30.\n</think>\n<answer>\n\\boxed{42}\n</answer><|im_end|>",
     "s1": "<|im_start|>think\nFirst 10 + 30.\n<|im_start|>answer\n\\boxed{42}<|im_end|>",
+    "s1_steps": "<|im_start|>First 10 + 30.\n<|im_start|>answer\n\\boxed{42}<|im_end|>",
 }
 
 

@@ -63,7 +63,7 @@ def test_a_promise_is_the_smallest_that_is_not_below_the_length(length: int, bin
 STEP = st.text(alphabet="ab .\n", min_size=1, max_size=20)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"s1"}))
 @given(steps=st.lists(STEP, min_size=1, max_size=40))
 def test_steps_count_down_to_the_end(name: str, steps: list[str]) -> None:
     thinking = "\n\n".join(steps)
@@ -84,7 +84,8 @@ def test_steps_count_down_to_the_end(name: str, steps: list[str]) -> None:
 
 
 def test_texts_of_s1_steps_and_of_other_formats() -> None:
-    [s1], _ = extend_traces([trace()], config(kind="steps"))
+    [s1], _ = extend_traces([trace()], config(kind="steps", thinking_format="s1_steps"))
+    assert thinking_format("s1_steps").parse(s1.completion.text) == (s1.completion.thinking, "4")
     assert s1.completion.text == (
         "<|im_start|>3 steps left\nOne.\n<|im_start|>2 steps left\nTwo.\n<|im_start|>1 steps left\nThree."
         "\n<|im_start|>answer\n4"
@@ -130,7 +131,8 @@ def test_rows_that_cannot_have_a_budget_are_rejected_by_rule() -> None:
     assert rule(trace(tokens=9), bins=[8]) == "beyond_bins"
     assert rule(trace(" \n\n ")) == "no_thinking"
     assert rule(trace("a <|im_start|> b")) == "tags"
-    assert rule(trace("a <|im_start|> b"), kind="steps") == "tags"
+    for inner in ("<|im_start|>", "<|im_end|>", "<|im_start|>answer"):
+        assert rule(trace(f"a {inner} b"), kind="steps", thinking_format="s1_steps") == "tags"
     assert rule(trace("[7 steps left] b"), kind="steps", thinking_format="think_tags") == "tags"
 
 
@@ -156,6 +158,9 @@ def test_eval_rows_and_bad_options_are_refused(tmp_path: Path) -> None:
         ({"bins": [0]}, "bins"),
         ({"step_marker": "step"}, "step_marker"),
         ({"thinking_format": "s2"}, "thinking_format"),
+        ({"kind": "steps"}, "use s1_steps"),
+        ({"thinking_format": "s1_steps"}, "use s1 for kind tokens"),
+        ({"kind": "steps", "thinking_format": "s1_steps", "step_marker": "{k}:"}, "step_marker"),
     ):
         with pytest.raises(ValueError, match=message):
             config(**fields)

@@ -14,10 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig, SFTConfig
 
 from data.chat import IGNORED
+from data.control_sets import ControlSetsConfig, control_sets
 from data.prompts import Prompter
 from data.schema import Attempt, Completion, Problem, problem_id
-from data.store import read_json, read_rows, write_attempts
-from data.thinking import THINK_TAGS
+from data.store import read_attempts, read_json, read_rows, write_attempts
+from data.thinking import THINK_TAGS, thinking_format
 from training.lint import render_traces
 from training.sft import SftConfig, make_trainer, sft
 
@@ -95,6 +96,24 @@ def test_training_learns_and_saves_a_loadable_model(
     fresh = AutoModelForCausalLM.from_pretrained(tiny_model)
     assert not torch.equal(saved.lm_head.weight, fresh.lm_head.weight)
     assert AutoTokenizer.from_pretrained(tmp_path / "out").pad_token == "<|fim_pad|>"
+
+
+def test_counted_steps_of_s1_are_trained(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
+    rows = [replace(t, completion=replace(t.completion, thinking="One.\n\nTwo.")) for t in traces(8)]
+    write_attempts(tmp_path / "traces", rows, "traces")
+    form = "s1_steps"
+    steps = ControlSetsConfig(traces=str(tmp_path / "traces"), kind="steps", thinking_format=form)
+    control_sets(steps, tmp_path / "steps")
+    [first, *_] = made = read_attempts(tmp_path / "steps", "traces")
+    prompter = Prompter(tokenizer=tokenizer, style="direct", thinking_format=thinking_format(form))
+    [example, *_] = render_traces(prompter, made, max_length=None).examples
+    target = tokenizer.decode([label for label in example.labels if label != IGNORED])
+    assert target == first.completion.text + "<|im_end|>"
+    assert target.count("<|im_start|>") == 3
+    config = SftConfig(dataset=str(tmp_path / "steps"), thinking_format=form)
+    model = ModelConfig(model_name_or_path=str(tiny_model))
+    metrics = sft(config, arguments(tmp_path / "out", max_steps=1), model, tmp_path / "out")
+    assert (metrics["rows"], metrics["rejected"], metrics["steps"]) == (8, 0, 1)
 
 
 def test_loss_is_the_mean_over_target_tokens(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
