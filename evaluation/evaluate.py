@@ -35,13 +35,7 @@ class EvaluateConfig(GenerationOptions):
 
     def __post_init__(self) -> None:
         GenerationOptions.__post_init__(self)
-        if not self.benchmarks:
-            raise ValueError("benchmarks: give at least one source, for example {id: math500}")
-        for index, entry in enumerate(self.benchmarks):
-            parse_source(_without_name(entry), f"benchmarks[{index}]")
-        names = [benchmark_name(entry) for entry in self.benchmarks]
-        if len(set(names)) < len(names):
-            raise ValueError(f"benchmarks: names repeat in {names}; give each entry its own `name`")
+        check_benchmarks(self.benchmarks)
         for k in self.k:
             if not 1 <= k <= self.num_completions:
                 raise ValueError(
@@ -50,6 +44,21 @@ class EvaluateConfig(GenerationOptions):
                 )
         if self.temperature == 0 and self.num_completions > 1:
             raise ValueError("num_completions: greedy completions (temperature 0) are all the same; use 1")
+
+
+def check_benchmarks(entries: list[dict]) -> None:
+    """Check the `benchmarks:` of a recipe.
+
+    Raises:
+        ValueError: there is none, one is no source, or two have the same name.
+    """
+    if not entries:
+        raise ValueError("benchmarks: give at least one source, for example {id: math500}")
+    for index, entry in enumerate(entries):
+        parse_source(_without_name(entry), f"benchmarks[{index}]")
+    names = [benchmark_name(entry) for entry in entries]
+    if len(set(names)) < len(names):
+        raise ValueError(f"benchmarks: names repeat in {names}; give each entry its own `name`")
 
 
 def _without_name(entry: dict) -> dict:

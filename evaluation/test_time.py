@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from data.schema import Attempt, Problem
-from data.sources import parse_source
 from data.stage import run_stage
 from data.store import atomic_path, read_attempts, read_json, write_attempts, write_json, write_rejected
-from evaluation.evaluate import benchmark_name, load_benchmark
+from evaluation.evaluate import benchmark_name, check_benchmarks, load_benchmark
 from evaluation.methods import Method, Variant, parse_method
 from evaluation.scaling import MethodSummary, Setting, summarise_methods
 from evaluation.scaling_plot import method_markdown, method_rows, method_table, plot_scaling
@@ -75,14 +74,9 @@ class TestTimeConfig(GenerationOptions):
             if getattr(self, key) != GenerationOptions.__dataclass_fields__[key].default:
                 raise ValueError(f"{key}: belongs to an entry of methods, for example {{method: plain}}")
         GenerationOptions.__post_init__(self)
-        for key, example in (("benchmarks", "{id: math500}"), ("methods", "{method: plain}")):
-            if not getattr(self, key):
-                raise ValueError(f"{key}: give at least one, for example {example}")
-        for index, entry in enumerate(self.benchmarks):
-            parse_source({k: v for k, v in entry.items() if k != "name"}, f"benchmarks[{index}]")
-        names = [_file_name(benchmark_name(entry)) for entry in self.benchmarks]
-        if len(set(names)) < len(names):
-            raise ValueError(f"benchmarks: names repeat in {names}; give each entry its own `name`")
+        check_benchmarks(self.benchmarks)
+        if not self.methods:
+            raise ValueError("methods: give at least one, for example {method: plain}")
         self.planned()
 
     def planned(self) -> list[Planned]:

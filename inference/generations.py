@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from data.schema import FinishReason
-from inference.engine import Generation
+from inference.engine import Generation, Request
 from inference.models import locate
 
 if TYPE_CHECKING:
@@ -45,6 +45,12 @@ def finished_generation(
     return Generation(
         token_ids=ids, text=text, finish_reason=ending.reason, stop_reason=ending.stop, logprobs=logprobs
     )
+
+
+def stream_seed(request: Request) -> int:
+    """Seed of a request's random stream where the sampler itself knows no place: differs with the length of
+    the prompt, so that what follows a generation does not repeat its random numbers. Below 2**63."""
+    return (request.seed + len(request.prompt_ids) * 0x9E3779B97F4A7C15) % 2**63
 
 
 def unknown_ids(tokenizer: PreTrainedTokenizerBase, outputs: int) -> frozenset[int]:
