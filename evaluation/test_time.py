@@ -75,6 +75,9 @@ class TestTimeConfig(GenerationOptions):
                 raise ValueError(f"{key}: belongs to an entry of methods, for example {{method: plain}}")
         GenerationOptions.__post_init__(self)
         check_benchmarks(self.benchmarks)
+        files = [_file_name(benchmark_name(entry)) for entry in self.benchmarks]
+        if len(set(files)) < len(files):
+            raise ValueError(f"benchmarks: names repeat in file names {files}; give them other names")
         if not self.methods:
             raise ValueError("methods: give at least one, for example {method: plain}")
         self.planned()
