@@ -146,7 +146,8 @@ class EngineOptions:
     """Whether code from the model's repository may run."""
     engine_options: dict = field(default_factory=dict)
     """Further arguments of the engine: those of vllm.LLM (engine vllm: tensor_parallel_size, ...), or
-    base_url, api_key_variable, tokenizer, timeout_seconds, retries (engine openai)."""
+    base_url, tokenizer, api_key_variable, timeout_seconds, retries, patience_seconds and max_model_tokens
+    (engine openai)."""
 
 
 def load_engine(options: EngineOptions) -> Engine:
@@ -157,8 +158,10 @@ def load_engine(options: EngineOptions) -> Engine:
     """
     model, trust = options.model_name_or_path, options.trust_remote_code
     if options.engine == "openai":
+        from inference.openai_client import OpenAIOptions
         from inference.openai_engine import OpenAIEngine
 
+        OpenAIOptions.parse(options.engine_options)  # before they are arguments
         return OpenAIEngine(
             model, concurrency=options.batch_size, trust_remote_code=trust, **options.engine_options
         )

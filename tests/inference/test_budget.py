@@ -105,6 +105,7 @@ def test_never_over_and_never_under(
     for index, generation in pairs:
         budget = budgets[index]
         thought = count_thinking(engine.tokenizer, generation, "", form)
+        assert budget.max_thinking_tokens is not None
         assert budget.min_thinking_tokens <= thought <= budget.max_thinking_tokens, generation.text
         assert len(generation.token_ids) <= params.max_tokens
         assert generation.logprobs is not None

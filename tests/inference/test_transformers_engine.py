@@ -174,7 +174,9 @@ def test_a_longer_or_other_prompt_may_follow(engine: TransformersEngine) -> None
     row = requests(engine, 1, SamplingParams(max_tokens=5, temperature=0))[0]
     for prompt in (row.prompt_ids + tuple(range(40, 90)), tuple(range(50, 58)), row.prompt_ids[:2]):
         once = [replace(row, prompt_ids=prompt)]
-        followed = run(engine, [row], follow=lambda index, generation, left=list(once): left.pop() if left else None)
+        followed = run(
+            engine, [row], follow=lambda index, generation, left=list(once): left.pop() if left else None
+        )
         assert followed == run(engine, once)
     with pytest.raises(ValueError, match="does not fit"):
         run(engine, [row], follow=lambda index, generation: replace(row, prompt_ids=(5,) * 4000))
