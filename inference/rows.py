@@ -194,10 +194,13 @@ class Rows:
     def _finished(self, row: Row) -> Generation | None:
         """The generation, if its last token ends it."""
         params, stops = row.request.params, self.engine.stops
-        tokens = row.ids[len(row.request.prompt_ids) :]
-        ended = tokens[-1] in self.engine.end_ids
-        if not (ended or len(tokens) == params.max_tokens or stops.found(tokens, params.stop)):
+        start, last = len(row.request.prompt_ids), row.ids[-1]
+        ended = last in self.engine.end_ids
+        full = len(row.ids) - start == params.max_tokens
+        stopped = bool(params.stop) and stops.found(row.ids, start, params.stop)
+        if not (ended or full or stopped):
             return None
+        tokens = row.ids[start:]
         ending = Ending("stop" if ended else "length")
         logprobs = row.logprobs if params.logprobs else None
         return finished_generation(self.engine.tokenizer, tokens, ending, params.stop, logprobs)

@@ -29,12 +29,12 @@ class Stops:
             self._ending[stop] = frozenset(ending)
         return token in self._ending[stop]
 
-    def found(self, tokens: list[int], stop: tuple[str, ...]) -> bool:
-        """Whether the last token completes a stop text."""
-        if not stop or not self.may_end(tokens[-1], stop):
+    def found(self, ids: list[int], start: int, stop: tuple[str, ...]) -> bool:
+        """Whether the last token completes a stop text in what was generated from `start` on."""
+        if not self.may_end(ids[-1], stop):
             return False
         window = (
             max(map(len, stop)) + 4
         )  # tokens that surely hold the longest stop text and a split character
-        tail = str(self.tokenizer.decode(tokens[-window:]))
+        tail = str(self.tokenizer.decode(ids[max(start, len(ids) - window) :]))
         return any(text in tail for text in stop)
