@@ -55,6 +55,11 @@ class Budget:
         if self.answer_tokens < 1:
             raise ValueError(f"answer_tokens: {self.answer_tokens} must be at least 1")
 
+    @property
+    def at_least(self) -> int:
+        """Thinking tokens for which there must be room."""
+        return max(self.max_thinking_tokens or 0, self.min_thinking_tokens)
+
 
 class Tags:
     """What budget forcing writes, in tokens of one model.
@@ -151,13 +156,13 @@ class _Forcing:
 
     def sequence(self, request: Request, budget: Budget) -> _Sequence:
         room = request.params.max_tokens - max(budget.answer_tokens, self.tags.longest_end + 1)
-        if room < budget.min_thinking_tokens or room < 0:
+        if room < budget.at_least:
             raise ValueError(
-                f"max_tokens: {request.params.max_tokens} leaves {room} tokens to think beside answer_tokens "
-                f"{budget.answer_tokens}, and min_thinking_tokens is {budget.min_thinking_tokens}; raise "
+                f"max_tokens: {request.params.max_tokens} leaves {room} tokens to think beside the end of the "
+                f"thinking and answer_tokens {budget.answer_tokens}; {budget.at_least} are asked for: raise "
                 "max_tokens or lower answer_tokens"
             )
-        most = room if budget.max_thinking_tokens is None else min(room, budget.max_thinking_tokens)
+        most = room if budget.max_thinking_tokens is None else budget.max_thinking_tokens
         sequence = _Sequence(request, budget, most)
         if most == 0:
             self._end(sequence, answer=True)

@@ -82,13 +82,20 @@ class GenerationOptions(EngineOptions):
             return None
         if self.resample_longer_than is not None:
             raise ValueError("resample_longer_than: is another control than budget forcing; use one of them")
-        return Budget(
+        budget = Budget(
             max_thinking_tokens=self.max_thinking_tokens,
             min_thinking_tokens=self.min_thinking_tokens,
             waits=self.waits,
             wait_text=self.wait_text,
             answer_tokens=self.answer_tokens,
         )
+        room, wanted = self.max_tokens - self.answer_tokens, budget.at_least
+        if wanted > room:
+            raise ValueError(
+                f"max_tokens: {self.max_tokens} leaves {room} tokens to think beside answer_tokens "
+                f"{self.answer_tokens}, and {wanted} are asked for; raise max_tokens or lower answer_tokens"
+            )
+        return budget
 
 
 def is_inline(entry: dict) -> bool:
