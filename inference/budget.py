@@ -158,9 +158,9 @@ class _Forcing:
         room = request.params.max_tokens - max(budget.answer_tokens, self.tags.longest_end + 1)
         if room < budget.at_least:
             raise ValueError(
-                f"max_tokens: {request.params.max_tokens} leaves {room} tokens to think beside the end of the "
-                f"thinking and answer_tokens {budget.answer_tokens}; {budget.at_least} are asked for: raise "
-                "max_tokens or lower answer_tokens"
+                f"max_tokens: {request.params.max_tokens} leaves {room} tokens to think beside their end and "
+                f"answer_tokens {budget.answer_tokens}, and {budget.at_least} are asked for; raise max_tokens or "
+                "lower answer_tokens"
             )
         most = room if budget.max_thinking_tokens is None else budget.max_thinking_tokens
         sequence = _Sequence(request, budget, most)
