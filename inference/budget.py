@@ -159,8 +159,8 @@ class _Forcing:
         if room < budget.at_least:
             raise ValueError(
                 f"max_tokens: {request.params.max_tokens} leaves {room} tokens to think beside their end and "
-                f"answer_tokens {budget.answer_tokens}, and {budget.at_least} are asked for; raise max_tokens "
-                "or lower answer_tokens"
+                f"answer_tokens {budget.answer_tokens}, and {budget.at_least} are asked for; raise "
+                "max_tokens or lower answer_tokens"
             )
         most = room if budget.max_thinking_tokens is None else budget.max_thinking_tokens
         sequence = _Sequence(request, budget, most)
