@@ -58,6 +58,7 @@ class Completion:
     completion_tokens: int
     model: str
     seed: int
+    """Of the first draw, where length rejection sampling drew again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

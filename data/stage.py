@@ -54,8 +54,11 @@ def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type) -> Non
 
 def _is_finished(recipe: Recipe) -> bool:
     """What another rank than the first may ask while the first one makes the folder."""
-    manifest = read_manifest(stage_folder(recipe))
-    return manifest is not None and manifest["status"] == "finished" and plan(recipe).state == "finished"
+    try:
+        manifest = read_manifest(stage_folder(recipe))
+        return manifest is not None and manifest["status"] == "finished" and plan(recipe).state == "finished"
+    except (ValueError, OSError):  # the first process is making the folder anew, or says what is wrong
+        return False
 
 
 def _arguments(config_classes: Sequence[Any]) -> tuple[argparse.Namespace, list[str]]:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 FINISHED = "finished.json"
 """Written last into the folder of a setting: what budget forcing and rejection sampling did there."""
-_SET_BY_METHODS = ("max_thinking_tokens", "min_thinking_tokens", "waits", "resample_longer_than")
+_SET_BY_METHODS = ("max_thinking_tokens", "min_thinking_tokens", "waits", "wait_text", "resample_longer_than")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +134,9 @@ def test_time(config: TestTimeConfig, folder: Path) -> dict[str, Any]:
     benchmarks = {
         benchmark_name(entry): load_benchmark(entry, i) for i, entry in enumerate(config.benchmarks)
     }
+    for name, own in benchmarks.items():
+        if len({problem.id for problem in own}) < len(own):
+            raise ValueError(f"benchmarks: {name} has a question twice; drop one of the rows")
     planned = config.planned()
     groups, rows = draw_settings(config, planned, benchmarks, folder / "settings")
     results = {}

@@ -52,6 +52,8 @@ class Budget:
             raise ValueError(
                 f"min_thinking_tokens: {self.min_thinking_tokens} is above max_thinking_tokens {most}"
             )
+        if self.wait_text and not self.wait_text.strip():
+            raise ValueError(f"wait_text: {self.wait_text!r} is white space; give a text, or none at all")
         if self.answer_tokens < 1:
             raise ValueError(f"answer_tokens: {self.answer_tokens} must be at least 1")
 
@@ -113,8 +115,8 @@ class _Sequence:
     """Everything behind the prompt."""
     thinking: bool = True
     ignored: int = 0
-    banned: int | None = None
-    """Token that may not come next: the first of an end that was ignored without a text in its place."""
+    banned: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """Tokens that may not stand at a place: the first ones of ends that were ignored there without a text."""
     logprobs: list[float] = field(default_factory=list)
 
 
@@ -172,8 +174,8 @@ class _Forcing:
         """What the engine does next for a sequence."""
         params, done = sequence.request.params, len(sequence.ids)
         if sequence.thinking:
-            limit = 1 if sequence.banned is not None else sequence.most - done
-            banned = (sequence.banned,) if sequence.banned is not None else ()
+            banned = sequence.banned.get(done, ())
+            limit = 1 if banned else sequence.most - done
             stop = (*params.stop, self.tags.form.end_of_thinking)
             params = replace(params, max_tokens=limit, stop=stop, banned_ids=(*params.banned_ids, *banned))
         else:
@@ -185,7 +187,6 @@ class _Forcing:
         """Take in a part; the request that goes on, None where the completion is finished."""
         if not sequence.thinking or generation.stop_reason in sequence.request.params.stop:
             return None
-        sequence.banned = None
         self._add(sequence, generation)
         text = self.tags.decoded(sequence.ids)
         tag = text.find(self.tags.form.end_of_thinking)
@@ -221,7 +222,10 @@ class _Forcing:
         if not short and (sequence.ignored >= budget.waits or room < max(len(wait), 1)):
             return False
         if not wait:
-            sequence.banned = sequence.ids[thought]
+            ends = (sequence.ids[thought], self.tags.ids(self.tags.form.end_of_thinking)[0])
+            before = sequence.banned.get(thought, ())
+            sequence.banned = {place: ids for place, ids in sequence.banned.items() if place < thought}
+            sequence.banned[thought] = tuple(dict.fromkeys((*before, *ends)))
         self._cut(sequence, thought)
         self._put(sequence, wait[:room])
         sequence.ignored += 1
@@ -252,8 +256,7 @@ class _Forcing:
 
     def whole(self, sequence: _Sequence, last: Generation) -> Generation:
         """The completion, of which the last part was just finished."""
-        if sequence.thinking is False:
-            self._add(sequence, last)
+        self._add(sequence, last)
         ended = last.finish_reason == "stop" and last.stop_reason is None
         text = self.tags.decoded(sequence.ids[: len(sequence.ids) - ended])
         if last.stop_reason is not None:

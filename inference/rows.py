@@ -71,13 +71,16 @@ class Rows:
                 self._admit()
                 self._make_room()
                 self._catch_up()
-                return self._decode()
+                chosen = self._decode()
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error) or len(self.rows) < 2:
+                if not _is_out_of_memory(error) or max(len(self.rows), self.cache.slots) < 2:
                     raise
-                self._shrink(len(self.rows) // 2, error)
+                why = str(error)  # the error itself would keep the tensors of the failed pass
+            else:
+                return self._finish(*chosen)
+            self._shrink(max(1, len(self.rows) // 2), why)
 
-    def _shrink(self, rows: int, error: Exception) -> None:
+    def _shrink(self, rows: int, error: str) -> None:
         logger.warning("out of memory with %d rows, going on with %d (%s)", len(self.rows), rows, error)
         self.most_rows = rows
         self._set_aside(len(self.rows) - rows)
@@ -121,7 +124,8 @@ class Rows:
             capacity = rounded(max(longest + 1, roomy))
         if limit is not None and rows * capacity > limit:
             capacity = rounded(longest + 1)
-        slots = max(self.cache.slots, min(self.most_rows, rows + len(self.waiting)))
+        kept = self.cache.slots if capacity == self.cache.capacity else 0  # growing copies them anyway
+        slots = max(kept, min(self.most_rows, rows + len(self.waiting)))
         self.cache.resize(slots if limit is None else min(slots, limit // capacity), capacity)
 
     def _set_aside(self, count: int) -> None:
@@ -170,13 +174,19 @@ class Rows:
                 row.cached += len(part)
                 self.engine.forwarded_tokens += len(part)
 
-    def _decode(self) -> list[tuple[int, Generation]]:
-        """One token of every row; those whose given tokens are all computed get a new one."""
+    def _decode(self) -> tuple[list[int], list[int], list[float]]:
+        """Forward one token of every row; (slot, new token, its log-probability) of those whose given tokens
+        are all computed."""
         ids_R1 = torch.tensor([[row.ids[row.cached]] for row in self.rows])
         logits_RV = self.engine.forward(self.cache, 0, ids_R1, [row.cached for row in self.rows])
         slots = [slot for slot, row in enumerate(self.rows) if not row.behind]
         logits_RV = logits_RV if len(slots) == len(self.rows) else logits_RV[slots]
-        tokens, logprobs = self.engine.choose(logits_RV, [self.rows[slot] for slot in slots])
+        return slots, *self.engine.choose(logits_RV, [self.rows[slot] for slot in slots])
+
+    def _finish(
+        self, slots: list[int], tokens: list[int], logprobs: list[float]
+    ) -> list[tuple[int, Generation]]:
+        """Take in what `_decode` has chosen; the generations that it finishes."""
         for row in self.rows:
             row.cached += 1
         self.engine.forwarded_tokens += len(self.rows)

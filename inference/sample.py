@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ def sample(config: SampleConfig, folder: Path) -> dict[str, Any]:
     if not problems:
         raise ValueError(f"problems: {config.problems} holds no problem")
     counts: Counter[str] = Counter()
+    partial = world() > 1 or any(path.stat().st_size for path in folder.glob(f"{JOURNAL}*"))
     attempts, bad = draw(config, problems, config.num_completions, folder, counts=counts)
     if rank():
         return {}
@@ -83,7 +84,7 @@ def sample(config: SampleConfig, folder: Path) -> dict[str, Any]:
         "attempts": len(attempts),
         "rejected": len(bad),
         **attempt_metrics(attempts),
-        **counts,
+        **({"counts_are_partial": partial, **counts} if counts else {}),
     }
 
 
@@ -110,8 +111,8 @@ def draw(
     """
     engine = engine or load_engine(config)
     prompter = make_prompter(config, engine)
-    asked = [replace(p, question=f"{p.question} {config.question_suffix}".strip()) for p in problems]
-    prompts, bad = _prompts(asked, prompter, engine.max_model_tokens - config.max_tokens)
+    longest = engine.max_model_tokens - config.max_tokens
+    prompts, bad = _prompts(problems, prompter, longest, config.question_suffix)
     work = [(p, prompts[p.id], i) for p in problems if p.id in prompts for i in range(num_completions)]
     if not work:
         raise ValueError(
@@ -239,13 +240,13 @@ def make_prompter(config: GenerationOptions, engine: Engine) -> Prompter:
 
 
 def _prompts(
-    problems: Sequence[Problem], prompter: Prompter, longest: int
+    problems: Sequence[Problem], prompter: Prompter, longest: int, suffix: str
 ) -> tuple[dict[str, Prompt], list[Rejected]]:
     prompts: dict[str, Prompt] = {}
     bad: list[Rejected] = []
     for problem in problems:
         try:
-            prompt = prompter.prompt(problem.question)
+            prompt = prompter.prompt(f"{problem.question} {suffix}".strip())
         except ValueError as error:
             bad.append(rejected(problem_row(problem), "unusable_question", str(error)))
             continue

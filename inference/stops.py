@@ -21,7 +21,7 @@ class Stops:
         """Whether a stop text may be complete with this token."""
         if stop not in self._ending:
             ids = range(max(self.tokenizer.get_vocab().values()) + 1)
-            self._texts = self._texts or self.tokenizer.batch_decode([[id] for id in ids])
+            self._texts = self._texts or self.tokenizer.batch_decode([[id, id] for id in ids])
             last = {text[-1] for text in stop}
             # a token whose bytes are no text of their own (\ufffd) may complete any character
             last.add("\ufffd")
@@ -33,8 +33,6 @@ class Stops:
         """Whether the last token completes a stop text in what was generated from `start` on."""
         if not self.may_end(ids[-1], stop):
             return False
-        window = (
-            max(map(len, stop)) + 4
-        )  # tokens that surely hold the longest stop text and a split character
+        window = max(len(text.encode()) for text in stop) + 4  # tokens that surely hold the longest one
         tail = str(self.tokenizer.decode(ids[max(start, len(ids) - window) :]))
         return any(text in tail for text in stop)

@@ -57,8 +57,14 @@ class TransformersEngine:
         self.tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
         self.model = load_model(model, dtype=dtype, trust_remote_code=trust_remote_code).to(self.device)
         self.windows = _attention_windows(self.model.config, model)
+        text = self.model.config.get_text_config()
+        if not self.model._supports_sdpa or getattr(text, "attn_logit_softcapping", None):
+            raise ValueError(
+                f"model_name_or_path: engine transformers cannot run the attention of {model}; "
+                "use engine: vllm"
+            )
         self.model.set_attn_implementation(ATTENTION)
-        self.max_model_tokens = int(getattr(self.model.config, "max_position_embeddings", None) or 1 << 20)
+        self.max_model_tokens = int(getattr(text, "max_position_embeddings", None) or 1 << 20)
         self.end_ids = _end_ids(self.model, self.tokenizer)
         self.unknown_ids = sorted(unknown_ids(self.tokenizer, self.model.config.get_text_config().vocab_size))
         self.stops = Stops(self.tokenizer)

@@ -254,3 +254,27 @@ def test_thinking_tokens_are_counted_from_the_generated_ids(tokenizer: Any) -> N
     assert count("42") == 0
     assert count("12 + 30", "<think>\n") == len(tokenizer("12 + 30")["input_ids"])
     assert not math.isnan(count("", "<think>\n"))
+
+
+@pytest.mark.parametrize("ends", [("so\n</think>", "\n</think>", "</think>"), ("so</think>", "", "</think>")])
+def test_an_end_in_two_forms_is_banned_in_both(tokenizer: Any, ends: tuple[str, ...]) -> None:
+    """A model that turns to another form of the end when one is banned must not go round in circles."""
+
+    def text(index: int, part: int) -> str:
+        assert part < 400, "it goes round in circles"
+        return ends[0] if part == 0 else ends[1 + part % 2]
+
+    budget = Budget(min_thinking_tokens=20, max_thinking_tokens=60, wait_text="")
+    (generation,), _ = forced(Scripted(tokenizer, text), [budget], THINK_TAGS, max_tokens=900)
+    assert 20 <= count_thinking(tokenizer, generation, "", THINK_TAGS) <= 60
+
+
+def test_a_stop_of_the_callers_inside_the_thinking_ends_all(tokenizer: Any) -> None:
+    engine = Scripted(tokenizer, lambda index, part: "and so on</think>42")
+    (generation,), _ = forced(engine, [Budget()], THINK_TAGS, max_tokens=900, stop=("so",))
+    assert (generation.text, generation.stop_reason) == ("and so", "so")
+
+
+def test_white_space_in_the_place_of_an_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="white space"):
+        Budget(min_thinking_tokens=5, wait_text="\n")

@@ -220,6 +220,40 @@ def test_out_of_memory_halves_the_rows(
         run(engine, rows)
 
 
+@pytest.mark.parametrize("stop", ["最终答案", "🙂🙂"])
+def test_stop_texts_of_many_bytes_are_seen(engine: TransformersEngine, stop: str) -> None:
+    ids = engine.tokenizer("ab " + stop)["input_ids"]
+    assert engine.stops.found(ids, 0, (stop,))
+    assert not engine.stops.found(ids[:-1], 0, (stop,))
+    assert not engine.stops.found(ids, len(ids) - 1, (stop,))
+
+
+def test_attention_that_slots_cannot_hold_is_refused(engine: TransformersEngine, tmp_path: Path) -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    config = Gemma2Config(
+        vocab_size=500,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+    )
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path)
+    engine.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot run the attention.*use engine: vllm"):
+        TransformersEngine(str(tmp_path), dtype="float32", batch_size=2)
+
+
+def test_an_error_of_follow_is_not_the_engines(engine: TransformersEngine) -> None:
+    def broken(index: int, generation: Generation) -> None:
+        raise torch.OutOfMemoryError("of a scorer")
+
+    with pytest.raises(torch.OutOfMemoryError, match="of a scorer"):
+        run(engine, requests(engine, 4, SamplingParams(max_tokens=3)), follow=broken)
+
+
 def test_rows_of_other_parameters_share_a_call(engine: TransformersEngine) -> None:
     kinds = [
         SamplingParams(max_tokens=9, temperature=0),
