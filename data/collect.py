@@ -57,7 +57,7 @@ def collect(config: CollectConfig, folder: Path) -> dict[str, Any]:
     sources, benchmarks = check_sources(config)
     if config.near_duplicates is not None:
         check_threshold(config.near_duplicates)
-    index = BenchmarkIndex(_benchmark_problems(benchmarks), config.ngram_words, config.ngram_characters)
+    index = BenchmarkIndex(benchmark_problems(benchmarks), config.ngram_words, config.ngram_characters)
     loaded = [load(source) for source in _progress(sources, "sources")]
     dropped = [row for part in loaded for row in part.rejected]
     ranks = _ranks(loaded)
@@ -90,17 +90,27 @@ def check_sources(config: CollectConfig) -> tuple[list[Source], list[Source]]:
     if not config.sources:
         raise ValueError("sources: is empty; name at least one, for example {id: gsm8k, split: train}")
     sources = parse_sources(_with_seed(config.sources, config.seed), "sources")
-    benchmarks = parse_sources(config.benchmarks, "benchmarks")
+    benchmarks = parse_benchmarks(config.benchmarks)
     roles = {role: [s.name for s in sources if s.role == role] for role in ("train", "eval")}
     if roles["train"] and roles["eval"]:
         raise ValueError(
             f"sources: mix role train ({', '.join(roles['train'])}) and eval ({', '.join(roles['eval'])}); "
             "collect them in two stages, or move the latter to `benchmarks:`"
         )
+    return sources, benchmarks
+
+
+def parse_benchmarks(entries: list[Any]) -> list[Source]:
+    """The sources that nothing may share text with.
+
+    Raises:
+        ValueError: a bad entry, or one of role train.
+    """
+    benchmarks = parse_sources(entries, "benchmarks")
     for source in benchmarks:
         if source.role != "eval":
             raise ValueError(f"{source.key}: {source.name} has role train; a benchmark has `role: eval`")
-    return sources, benchmarks
+    return benchmarks
 
 
 def _with_seed(entries: list[Any], seed: int) -> list[Any]:
@@ -111,7 +121,12 @@ def _with_seed(entries: list[Any], seed: int) -> list[Any]:
     ]
 
 
-def _benchmark_problems(benchmarks: list[Source]) -> list[Problem]:
+def benchmark_problems(benchmarks: list[Source]) -> list[Problem]:
+    """The questions of all benchmarks; unusable rows are logged.
+
+    Raises:
+        ValueError: a benchmark has no question.
+    """
     problems = []
     for source in _progress(benchmarks, "benchmarks"):
         loaded = load(source)

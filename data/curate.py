@@ -15,7 +15,7 @@ from data.curate_config import CurateConfig
 from data.difficulty import ALL_MODELS, Measured
 from data.filters import Dropped, Rule, apply_rules
 from data.quality import quality_rules, wrong_language
-from data.schema import Attempt, Completion, Problem, attempt_from_row
+from data.schema import Attempt, Problem, attempt_from_row, written_completion
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
 from data.store import (
@@ -108,17 +108,7 @@ def curate(config: CurateConfig, folder: Path) -> dict[str, Any]:
 
 def unsampled(problem: Problem) -> Attempt:
     """A problem as a candidate: its solution (or question) stands for the trace that it does not have yet."""
-    completion = Completion(
-        text="",
-        thinking=problem.solution or problem.question,
-        response="",
-        finish_reason="stop",
-        prompt_tokens=0,
-        thinking_tokens=0,
-        completion_tokens=0,
-        model="",
-        seed=0,
-    )
+    completion = written_completion(problem.solution or problem.question)
     return Attempt(problem=problem, index=0, completion=completion, verdict="unverifiable", extracted="")
 
 

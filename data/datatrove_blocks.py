@@ -41,6 +41,7 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.readers import ParquetReader
 from datatrove.pipeline.writers import ParquetWriter
 
+from data.collect import benchmark_problems, parse_benchmarks
 from data.curate import unsampled
 from data.decontaminate import BenchmarkIndex
 from data.filters import Rule, apply_rules
@@ -55,7 +56,7 @@ from data.schema import (
     rejected,
     table_features,
 )
-from data.sources import Source, load_problems, parse_sources
+from data.sources import Source
 
 _EMPTY_PROBLEM = problem_row(Problem(id="", question="", answer=""))
 _EMPTY = {**attempt_row(unsampled(problem_from_row(_EMPTY_PROBLEM))), "thinking": ""}
@@ -185,21 +186,12 @@ def _dropped(document: Document, rule: str, evidence: str) -> tuple[bool, str]:
 
 
 def _sources(benchmarks: str) -> list[Source]:
-    sources = parse_sources(json.loads(benchmarks), "benchmarks")
+    sources = parse_benchmarks(json.loads(benchmarks))
     if not sources:
         raise ValueError("benchmarks: is empty; name at least one, for example {id: math500}")
-    for source in sources:
-        if source.role != "eval":
-            raise ValueError(f"{source.key}: {source.name} has role train; a benchmark has `role: eval`")
     return sources
 
 
 @cache
 def _index(benchmarks: str, ngram_words: int, ngram_characters: int) -> BenchmarkIndex:
-    problems: list[Problem] = []
-    for source in _sources(benchmarks):
-        found, _ = load_problems(source)
-        if not found:
-            raise ValueError(f"{source.key}: no question in {source.name}")
-        problems += found
-    return BenchmarkIndex(problems, ngram_words, ngram_characters)
+    return BenchmarkIndex(benchmark_problems(_sources(benchmarks)), ngram_words, ngram_characters)

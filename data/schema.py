@@ -61,6 +61,21 @@ class Completion:
     """Of the first draw, where length rejection sampling drew again."""
 
 
+def written_completion(thinking: str, response: str = "", model: str = "") -> Completion:
+    """A completion that came with a source: no tokens of it are counted, and its text is not rendered yet."""
+    return Completion(
+        text="",
+        thinking=thinking,
+        response=response,
+        finish_reason="stop",
+        prompt_tokens=0,
+        thinking_tokens=0,
+        completion_tokens=0,
+        model=model,
+        seed=0,
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attempt:
     """A completion of a problem with its verdict. As an SFT target it is called a trace."""

@@ -23,7 +23,7 @@ from data.generated import reasoning_gym_problems
 from data.known_sets import KNOWN, KnownSet
 from data.recipe import describe, fits
 from data.row_files import read_file, read_hub
-from data.schema import Attempt, Completion, Problem, Rejected, Role, problem_id, rejected
+from data.schema import Attempt, Problem, Rejected, Role, problem_id, rejected, written_completion
 
 COLUMNS = ("question", "answer", "solution", "thinking", "response", "model", "domain", "level")
 """What `columns:` may map from; question and answer are required."""
@@ -333,17 +333,7 @@ def _trace(problem: Problem, values: Mapping[str, Any], source: Source) -> Attem
         verdict, extracted = "unverifiable", ""
     else:
         return None
-    completion = Completion(
-        text="",
-        thinking=thinking,
-        response=response,
-        finish_reason="stop",
-        prompt_tokens=0,
-        thinking_tokens=0,
-        completion_tokens=0,
-        model=model,
-        seed=0,
-    )
+    completion = written_completion(thinking, response, model)
     return Attempt(problem=problem, index=0, completion=completion, verdict=verdict, extracted=extracted)
 
 

@@ -40,7 +40,7 @@ def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type) -> Non
         if options.output_dir:
             recipe = dataclasses.replace(recipe, fields={**recipe.fields, "output_dir": options.output_dir})
         recipe, configs = configure(recipe, config_classes, overrides)
-        first = os.environ.get("RANK", "0") == "0"
+        first = rank() == 0
         planned = plan(recipe) if first or _is_finished(recipe) else None
     except ValueError as error:
         _fail(error)
@@ -50,6 +50,11 @@ def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type) -> Non
         _run_in_folder(body, configs, recipe, planned)
     elif first:
         print(f"{recipe.name}: finished before, nothing changed -> {planned.folder}")
+
+
+def rank() -> int:
+    """Number of this process in its launch (accelerate, torchrun); 0 is the one that keeps the run folder."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def _is_finished(recipe: Recipe) -> bool:

@@ -11,11 +11,10 @@ from typing import Any
 
 from data.schema import Attempt, Problem
 from data.sources import load_problems, parse_source
-from data.stage import run_stage
+from data.stage import rank, run_stage
 from data.store import read_problems, write_attempts, write_rejected
 from evaluation.metrics import majority_at_k, pass_at_k, summarise
 from inference.options import GenerationOptions
-from inference.ranks import rank
 from inference.sample import attempt_metrics, draw, remove_journals
 from rewards.verify import canonical_answer
 

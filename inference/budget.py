@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from data.thinking import ThinkingFormat
-from inference.engine import Engine, Generation, Request, check_requests
+from inference.engine import Engine, Generation, Request
 from inference.thinking_tokens import count_thinking, end_of_text, tokens_within
 
 FINAL_ANSWER = "Final Answer:"
@@ -57,10 +57,21 @@ class Budget:
         if self.answer_tokens < 1:
             raise ValueError(f"answer_tokens: {self.answer_tokens} must be at least 1")
 
-    @property
-    def at_least(self) -> int:
-        """Thinking tokens for which there must be room."""
-        return max(self.max_thinking_tokens or 0, self.min_thinking_tokens)
+    def room(self, max_tokens: int, end_tokens: int = 0) -> int:
+        """Thinking tokens for which `max_tokens` has room beside the end, which takes `end_tokens` at least.
+
+        Raises:
+            ValueError: more are asked for.
+        """
+        room = max_tokens - max(self.answer_tokens, end_tokens)
+        wanted = max(self.max_thinking_tokens or 0, self.min_thinking_tokens)
+        if wanted > room:
+            raise ValueError(
+                f"max_tokens: {max_tokens} leaves {room} tokens to think beside answer_tokens "
+                f"{self.answer_tokens} (the end of the thinking takes {end_tokens} of them or more), and "
+                f"{wanted} are asked for; raise max_tokens or lower answer_tokens"
+            )
+        return room
 
 
 class Tags:
@@ -137,11 +148,11 @@ def force(
             put in (`forced_tokens`).
     Raises:
         ValueError: the tokenizer lacks the tags, `max_tokens` leaves no room for the answer, or see
-            `check_requests`; before anything is generated.
+            `Engine.check`; before anything is generated.
     """
-    forcing = _Forcing(engine, Tags(engine.tokenizer, form), counts if counts is not None else Counter())
+    forcing = _Forcing(Tags(engine.tokenizer, form), counts if counts is not None else Counter())
     sequences = [forcing.sequence(*pair) for pair in zip(requests, budgets, strict=True)]
-    check_requests(engine, requests)
+    engine.check(requests)
     first = [forcing.next_request(sequence) for sequence in sequences]
 
     def follow(index: int, generation: Generation) -> Request | None:
@@ -152,18 +163,12 @@ def force(
 
 
 class _Forcing:
-    def __init__(self, engine: Engine, tags: Tags, counts: Counter[str]) -> None:
+    def __init__(self, tags: Tags, counts: Counter[str]) -> None:
         self.tags = tags
         self.counts = counts
 
     def sequence(self, request: Request, budget: Budget) -> _Sequence:
-        room = request.params.max_tokens - max(budget.answer_tokens, self.tags.longest_end + 1)
-        if room < budget.at_least:
-            raise ValueError(
-                f"max_tokens: {request.params.max_tokens} leaves {room} tokens to think beside their end and "
-                f"answer_tokens {budget.answer_tokens}, and {budget.at_least} are asked for; raise "
-                "max_tokens or lower answer_tokens"
-            )
+        room = budget.room(request.params.max_tokens, self.tags.longest_end + 1)
         most = room if budget.max_thinking_tokens is None else budget.max_thinking_tokens
         sequence = _Sequence(request, budget, most)
         if most == 0:
@@ -192,9 +197,8 @@ class _Forcing:
         tag = text.find(self.tags.form.end_of_thinking)
         ended = generation.finish_reason == "stop" and generation.stop_reason is None
         if tag >= 0:  # it may have been completed across the end of a part, and seen late
-            self._cut(
-                sequence, self.tags.within(sequence.ids, tag + len(self.tags.form.end_of_thinking) - 1) + 1
-            )
+            end = tag + len(self.tags.form.end_of_thinking)
+            self._cut(sequence, self.tags.within(sequence.ids, end - 1) + 1)
             thought = self.tags.within(sequence.ids, end_of_text(text, tag, self.tags.form))
         else:
             thought = len(sequence.ids) - ended

@@ -88,6 +88,14 @@ class Engine(Protocol):
     """Whether the same call gives the same tokens; then an interrupted call is made again as a whole, since a
     part of it might be rounded in another way."""
 
+    def check(self, requests: Sequence[Request]) -> None:
+        """Refuse what this engine cannot answer: `check_requests`, and limits of its own.
+
+        Raises:
+            ValueError: names the request and the limit.
+        """
+        ...
+
     def generate(
         self, requests: Sequence[Request], follow: Follow | None = None
     ) -> Iterator[list[tuple[int, Generation]]]:
@@ -102,7 +110,7 @@ class Engine(Protocol):
                 sequence so far is not computed again (tree search, budget forcing); the generation is not
                 yielded.
         Raises:
-            ValueError: `check_requests`, before anything is generated; or a following request does not fit.
+            ValueError: `check`, before anything is generated; or a following request does not fit.
         """
         ...
 
@@ -158,12 +166,10 @@ def load_engine(options: EngineOptions) -> Engine:
     """
     model, trust = options.model_name_or_path, options.trust_remote_code
     if options.engine == "openai":
-        from inference.openai_client import OpenAIOptions
         from inference.openai_engine import OpenAIEngine
 
-        OpenAIOptions.parse(options.engine_options)  # before they are arguments
         return OpenAIEngine(
-            model, concurrency=options.batch_size, trust_remote_code=trust, **options.engine_options
+            model, concurrency=options.batch_size, options=options.engine_options, trust_remote_code=trust
         )
     if options.engine == "vllm":
         from inference.vllm_engine import VLLMEngine

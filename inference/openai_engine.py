@@ -61,7 +61,7 @@ class OpenAIEngine:
     repeatable = False
 
     def __init__(
-        self, model: str, *, concurrency: int, trust_remote_code: bool = False, **options: Any
+        self, model: str, *, concurrency: int, options: Mapping[str, Any], trust_remote_code: bool = False
     ) -> None:
         if concurrency < 1:
             raise ValueError(f"batch_size: {concurrency} must be at least 1")
@@ -82,7 +82,7 @@ class OpenAIEngine:
         self, requests: Sequence[Request], follow: Follow | None = None
     ) -> Iterator[list[tuple[int, Generation]]]:
         """See `Engine.generate`. `follow` is called in the caller's thread, for which the place is kept."""
-        self._check(requests)
+        self.check(requests)
         results: SimpleQueue[Any] = SimpleQueue()
         resent = self.client.resent.total()
         loop = asyncio.new_event_loop()
@@ -104,7 +104,7 @@ class OpenAIEngine:
                     if following is None:
                         finished.append((index, generation))
                     else:
-                        self._check([following])
+                        self.check([following])
                     if decision:
                         loop.call_soon_threadsafe(_decide, decision, following)
                 left -= len(finished)
@@ -138,8 +138,8 @@ class OpenAIEngine:
             for _ in range(min(self.client.concurrency, len(requests))):
                 group.create_task(place())
 
-    def _check(self, requests: Sequence[Request]) -> None:
-        """Refuse what cannot be sent."""
+    def check(self, requests: Sequence[Request]) -> None:
+        """See `Engine.check`: also what cannot be sent to this server."""
         check_requests(self, requests)
         for index, request in enumerate(requests):
             if request.params.top_k and not self.abilities.extras:

@@ -89,12 +89,7 @@ class GenerationOptions(EngineOptions):
             wait_text=self.wait_text,
             answer_tokens=self.answer_tokens,
         )
-        room, wanted = self.max_tokens - self.answer_tokens, budget.at_least
-        if wanted > room:
-            raise ValueError(
-                f"max_tokens: {self.max_tokens} leaves {room} tokens to think beside answer_tokens "
-                f"{self.answer_tokens}, and {wanted} are asked for; raise max_tokens or lower answer_tokens"
-            )
+        budget.room(self.max_tokens)
         return budget
 
 

@@ -6,11 +6,6 @@ import os
 from datetime import timedelta
 
 
-def rank() -> int:
-    """Number of this process; 0 is the one that writes tables."""
-    return int(os.environ.get("RANK", "0"))
-
-
 def world() -> int:
     """How many processes there are."""
     return int(os.environ.get("WORLD_SIZE", "1"))

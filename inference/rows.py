@@ -72,7 +72,7 @@ class Rows:
                 self._make_room()
                 self._catch_up()
                 chosen = self._decode()
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except RuntimeError as error:
                 if not _is_out_of_memory(error) or max(len(self.rows), self.cache.slots) < 2:
                     raise
                 why = str(error)  # the error itself would keep the tensors of the failed pass

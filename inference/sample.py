@@ -26,13 +26,13 @@ from data.schema import (
     rejected,
 )
 from data.sources import load_problems, parse_source
-from data.stage import run_stage
+from data.stage import rank, run_stage
 from data.store import Journal, journal_rows, read_problems, write_attempts, write_rejected
 from data.thinking import ThinkingFormat, thinking_format
 from inference.budget import force, resample_longer
 from inference.engine import Engine, Generation, Request, load_engine
 from inference.options import GenerationOptions, is_inline
-from inference.ranks import rank, wait, world
+from inference.ranks import wait, world
 from inference.thinking_tokens import count_thinking
 from rewards.policy import DEFAULT_POLICY, Policy, parse_policy
 from rewards.texts import graded_text

@@ -84,7 +84,7 @@ class TransformersEngine:
                 yield finished
 
     def check(self, requests: Sequence[Request]) -> None:
-        """Raises: ValueError: a request cannot be answered; see `check_requests`."""
+        """See `Engine.check`: also what `max_kv_tokens` has no room for."""
         check_requests(self, requests)
         for index, request in enumerate(requests):
             longest = len(request.prompt_ids) + request.params.max_tokens

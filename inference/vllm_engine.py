@@ -50,11 +50,15 @@ class VLLMEngine:
         self.finished: dict[str, Any] = {}
         """Outputs that no call has taken yet; another call may be the one that steps."""
 
+    def check(self, requests: Sequence[Request]) -> None:
+        """See `Engine.check`."""
+        check_requests(self, requests)
+
     def generate(
         self, requests: Sequence[Request], follow: Follow | None = None
     ) -> Iterator[list[tuple[int, Generation]]]:
         """See `Engine.generate`."""
-        check_requests(self, requests)
+        self.check(requests)
         places: dict[str, tuple[int, SamplingParams]] = {}
         try:
             for index, request in enumerate(requests):
@@ -69,7 +73,7 @@ class VLLMEngine:
                     if following is None:
                         done.append((index, generation))
                     else:
-                        check_requests(self, [following])
+                        self.check([following])
                         places[self._add(following)] = index, following.params
                 if done:
                     yield done

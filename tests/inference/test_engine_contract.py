@@ -347,7 +347,7 @@ def text_engine(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
     with transformers_server(model, tmp_path_factory.mktemp("serve")) as server:
         options = {"base_url": server.url, "tokenizer": str(model), "max_model_tokens": 512}
-        made = OpenAIEngine(str(model), concurrency=4, **options)
+        made = OpenAIEngine(str(model), concurrency=4, options=options)
         assert made.abilities == (False, False, None, None, False, False)
         yield made
 

@@ -55,7 +55,8 @@ def tokenizer_folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -
 def engine_at(tokenizer_folder: str) -> Callable[..., OpenAIEngine]:
     def make(server: CompletionServer, model: str = "tiny", **options: Any) -> OpenAIEngine:
         defaults = {"base_url": server.url, "tokenizer": tokenizer_folder, "timeout_seconds": 5.0}
-        return OpenAIEngine(model, **{"concurrency": 4, **defaults, **options})
+        concurrency = options.pop("concurrency", 4)
+        return OpenAIEngine(model, concurrency=concurrency, options={**defaults, **options})
 
     return make
 
@@ -388,7 +389,7 @@ def test_a_server_killed_in_the_middle_loses_nothing(kind: str, tokenizer: Any, 
     with make(served_model, tmp_path) as server:
         name = "tiny" if kind == "vllm" else str(served_model)
         options = {"base_url": server.url, "tokenizer": str(served_model), "max_model_tokens": 512}
-        engine = OpenAIEngine(name, concurrency=8, **options)
+        engine = OpenAIEngine(name, concurrency=8, options=options)
         params = SamplingParams(max_tokens=16, temperature=0)
         prompts = [tuple(engine.tokenizer("hello world " * (1 + i))["input_ids"]) for i in range(8)]
         expected = [g.text for g in run(engine, [Request(prompt_ids=p, params=params) for p in prompts])]

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,12 @@ def pipeline(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def start(pipeline: Path, stage: str, runs: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "launch.cli", "run", str(pipeline), "--only", stage]
+def start(pipeline: Path, stage: str, runs: Path, command: Sequence[str] = ()) -> subprocess.Popen:
+    """The stage as a process of its own group, by `slowthink run` or by a command of its own."""
+    command = command or ["-m", "launch.cli", "run", str(pipeline), "--only", stage]
     environment = {**os.environ, "SLOWTHINK_RUNS": str(runs), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command,
+        [sys.executable, *command],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -108,8 +110,8 @@ def start(pipeline: Path, stage: str, runs: Path) -> subprocess.Popen:
     )
 
 
-def finish(pipeline: Path, stage: str, runs: Path) -> Path:
-    process = start(pipeline, stage, runs)
+def finish(pipeline: Path, stage: str, runs: Path, command: Sequence[str] = ()) -> Path:
+    process = start(pipeline, stage, runs, command)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output.decode()[-3000:]
     return runs / "tiny" / stage

@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 from data.run_folder import read_manifest
 from data.schema import Attempt, Completion, Problem, problem_id
 from data.store import read_json, write_attempts, write_problems
-from tests.launch.test_kill import ROOT, kill_after
+from tests.launch.test_kill import finish, kill_after, start
 
 RECIPES = {
     "01_label_domains": """
@@ -79,25 +78,9 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(pipeline: Path, stage: str, runs: Path) -> subprocess.Popen:
-    """The stage as a process of its own group."""
-    module, recipe = f"data.{stage[3:]}", str(pipeline / f"{stage}.yaml")
-    environment = {**os.environ, "SLOWTHINK_RUNS": str(runs), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", module, "--config", recipe],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-
-
-def finish(pipeline: Path, stage: str, runs: Path) -> Path:
-    process = start(pipeline, stage, runs)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output.decode()[-3000:]
-    return runs / "tiny" / stage
+def module_command(pipeline: Path, stage: str) -> list[str]:
+    """Without the command line, whose start takes longer than some of these stages."""
+    return ["-m", f"data.{stage[3:]}", "--config", str(pipeline / f"{stage}.yaml")]
 
 
 def kill_at_first_table(process: subprocess.Popen, folder: Path) -> None:
@@ -113,7 +96,7 @@ def hit(pipeline: Path, stage: str, runs: Path, kill: Callable[[subprocess.Popen
     """Start the stage and kill it; where the kill came too late, once more with the next try's number."""
     folder = runs / "tiny" / stage
     for late in range(8):
-        process = start(pipeline, stage, runs)
+        process = start(pipeline, stage, runs, module_command(pipeline, stage))
         kill(process, late)
         manifest = read_manifest(folder)
         if manifest is None or manifest["status"] != "finished":
@@ -128,13 +111,13 @@ def test_killed_curation_ends_with_the_same_rows(pipeline: Path, tmp_path: Path)
     rng = random.Random(7)
     quiet, killed = tmp_path / "quiet", tmp_path / "killed"
     for stage in RECIPES:
-        expected = finish(pipeline, stage, quiet)
+        expected = finish(pipeline, stage, quiet, module_command(pipeline, stage))
         manifest = read_manifest(expected)
         assert manifest is not None
         folder, seconds = killed / "tiny" / stage, rng.uniform(0, 0.9 * manifest["seconds"])
         hit(pipeline, stage, killed, lambda process, late: kill_at_first_table(process, folder))  # noqa: B023
         hit(pipeline, stage, killed, lambda process, late: kill_after(process, folder, seconds / (1 + late)))  # noqa: B023
-        result = finish(pipeline, stage, killed)
+        result = finish(pipeline, stage, killed, module_command(pipeline, stage))
         tables = sorted(path.relative_to(expected) for path in expected.rglob("[!.]*.parquet"))
         assert len(tables) == {"01_label_domains": 2, "02_curate": 3, "03_control_sets": 2}[stage]
         for table in tables:

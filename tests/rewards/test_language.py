@@ -5,21 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rewards.language import Language
-
-THINKING = {
-    "en": [
-        "Let me think about this again.",
-        "So we have 3 apples and 5 pears, which makes 8 in total.",
-        "Therefore $x^2 + 3x$ must be even, since n = 2k.",
-        "Hmm, let's check the second case: `print(sum(range(10)))`.",
-    ],
-    "de": [
-        "Lass mich noch einmal darüber nachdenken.",
-        "Also haben wir 3 Äpfel und 5 Birnen, das sind zusammen 8.",
-        "Daher muss $x^2 + 3x$ gerade sein, denn n = 2k.",
-        "Prüfen wir nun den zweiten Fall: `print(sum(range(10)))`.",
-    ],
-}
+from tests.data.languages import THINKING
 
 
 def test_only_the_thinking_counts() -> None:
