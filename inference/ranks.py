@@ -14,7 +14,11 @@ def world() -> int:
 def wait() -> None:
     """Go on when every process is here; they may be days apart. The launcher ends them all if one dies."""
     if world() > 1:
+        import torch
         from accelerate import PartialState
         from accelerate.utils import InitProcessGroupKwargs
 
-        PartialState(**InitProcessGroupKwargs(timeout=timedelta(days=7)).to_kwargs()).wait_for_everyone()
+        options = InitProcessGroupKwargs(timeout=timedelta(days=7)).to_kwargs()
+        state = PartialState(cpu=not torch.cuda.is_available(), **options)  # else a CPU is on its own
+        assert state.num_processes == world(), state
+        state.wait_for_everyone()
