@@ -215,7 +215,7 @@ def run(sizes: dict[str, Size]) -> dict[str, Any]:
                 result["smollm2_skipped"] = f"{SMOLLM2} is absent: run `slowthink fetch-model smollm2`"
                 print(f"\n{result['smollm2_skipped']}", flush=True)
                 continue
-            engine = TransformersEngine(models[name], dtype="float32", batch_size=size.batch)
+            engine = TransformersEngine.load(models[name], dtype="float32", batch_size=size.batch)
             engine.end_ids = []
             result |= speed(name, engine, size)
             if name == "small":

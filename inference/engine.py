@@ -181,7 +181,7 @@ def load_engine(options: EngineOptions) -> Engine:
         )
     from inference.transformers_engine import TransformersEngine
 
-    return TransformersEngine(
+    return TransformersEngine.load(
         model,
         dtype=options.dtype,
         batch_size=options.batch_size,

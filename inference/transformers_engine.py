@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from inference.rows import Row, Rows
 from inference.slot_cache import ATTENTION, SlotCache, rounded
 from inference.stops import Stops
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,9 +34,14 @@ class TransformersEngine:
     """An `Engine` on one device.
 
     Args:
+        model: it is used as it is, in training too; while it generates it has this engine's attention and no
+            dropout.
         batch_size: rows under way at once.
         max_kv_tokens: bound of slots times capacity, the tokens whose keys and values are in memory; rows
             that do not fit any more wait and are computed again later. None: no bound but batch_size.
+    Raises:
+        ValueError: a batch_size below 1, a model without end token, or one whose attention this engine cannot
+            run.
     """
 
     has_logprobs = True
@@ -40,36 +49,49 @@ class TransformersEngine:
 
     def __init__(
         self,
-        model: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
         *,
-        dtype: str,
+        name: str,
         batch_size: int,
         max_kv_tokens: int | None = None,
-        trust_remote_code: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: {batch_size} must be at least 1")
-        self.name = model
+        self.name = name
         self.batch_size = batch_size
         self.max_kv_tokens = max_kv_tokens
-        place = int(os.environ.get("LOCAL_RANK", "0"))  # several processes on one machine have a GPU each
-        self.device = torch.device("cuda", place) if torch.cuda.is_available() else torch.device("cpu")
-        self.tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
-        self.model = load_model(model, dtype=dtype, trust_remote_code=trust_remote_code).to(self.device)
-        self.windows = _attention_windows(self.model.config, model)
-        text = self.model.config.get_text_config()
-        if not self.model._supports_sdpa or getattr(text, "attn_logit_softcapping", None):
+        self.tokenizer = tokenizer
+        self.model: Any = model
+        self.device = model.device
+        text: Any = model.config.get_text_config()
+        self.windows = _attention_windows(text, name)
+        if not model._supports_sdpa or getattr(text, "attn_logit_softcapping", None):
             raise ValueError(
-                f"model_name_or_path: engine transformers cannot run the attention of {model}; "
+                f"model_name_or_path: engine transformers cannot run the attention of {name}; "
                 "use engine: vllm"
             )
-        self.model.set_attn_implementation(ATTENTION)
         self.max_model_tokens = int(getattr(text, "max_position_embeddings", None) or 1 << 20)
-        self.end_ids = _end_ids(self.model, self.tokenizer)
-        self.unknown_ids = sorted(unknown_ids(self.tokenizer, self.model.config.get_text_config().vocab_size))
-        self.stops = Stops(self.tokenizer)
+        self.end_ids = end_ids(model, tokenizer)
+        self.unknown_ids = sorted(unknown_ids(tokenizer, text.vocab_size))
+        self.stops = Stops(tokenizer)
         self.forwarded_tokens = 0
         """Tokens that went through the model so far, padding not counted."""
+
+    @classmethod
+    def load(
+        cls, name: str, *, dtype: str, trust_remote_code: bool = False, **options: Any
+    ) -> TransformersEngine:
+        """The engine of a model folder or hub id; `options` as in the constructor.
+
+        Raises:
+            ValueError: the model cannot be loaded, or see the constructor.
+        """
+        place = int(os.environ.get("LOCAL_RANK", "0"))  # several processes on one machine have a GPU each
+        device = torch.device("cuda", place) if torch.cuda.is_available() else torch.device("cpu")
+        tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
+        model = load_model(name, dtype=dtype, trust_remote_code=trust_remote_code).to(device)
+        return cls(model, tokenizer, name=name, **options)
 
     def generate(
         self, requests: Sequence[Request], follow: Follow | None = None
@@ -77,11 +99,23 @@ class TransformersEngine:
         """See `Engine.generate`."""
         self.check(requests)
         batch = Rows(self, requests, follow)
-        while batch.waiting or batch.rows:
-            with torch.inference_mode():
-                finished = batch.step()
-            if finished:
-                yield finished
+        with self._generating():
+            while batch.waiting or batch.rows:
+                with torch.inference_mode():
+                    finished = batch.step()
+                if finished:
+                    yield finished
+
+    @contextmanager
+    def _generating(self) -> Iterator[None]:
+        attention, training = self.model.config._attn_implementation, self.model.training
+        self.model.set_attn_implementation(ATTENTION)
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation(attention)
+            self.model.train(training)
 
     def check(self, requests: Sequence[Request]) -> None:
         """See `Engine.check`: also what `max_kv_tokens` has no room for."""
@@ -129,13 +163,12 @@ class TransformersEngine:
         return chosen_R.tolist(), logprobs_RV.gather(1, chosen_R.unsqueeze(1)).squeeze(1).tolist()
 
 
-def _attention_windows(config: Any, model: str) -> dict[str, int | None]:
-    """Types of the model's layers, each with how many tokens it attends to (None: all).
+def _attention_windows(text: Any, model: str) -> dict[str, int | None]:
+    """Types of the model's layers by its text config, each with how many tokens it attends to (None: all).
 
     Raises:
         ValueError: a type whose state is no keys and values of single tokens.
     """
-    text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
     if kinds == {"full_attention"} and getattr(text, "layer_types", None) is None:
         window = getattr(text, "sliding_window", None)
@@ -148,7 +181,12 @@ def _attention_windows(config: Any, model: str) -> dict[str, int | None]:
     return {kind: text.sliding_window if kind == "sliding_attention" else None for kind in sorted(kinds)}
 
 
-def _end_ids(model: Any, tokenizer: Any) -> list[int]:
+def end_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end a completion: the tokenizer's end token and those of the model's generation config.
+
+    Raises:
+        ValueError: there is none.
+    """
     ends = model.generation_config.eos_token_id
     ids = [ends] if isinstance(ends, int) else list(ends or [])
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ids:

