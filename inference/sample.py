@@ -112,7 +112,7 @@ def draw(
     engine = engine or load_engine(config)
     prompter = make_prompter(config, engine)
     longest = engine.max_model_tokens - config.max_tokens
-    prompts, bad = _prompts(problems, prompter, longest, config.question_suffix)
+    prompts, bad = render_prompts(problems, prompter, longest, config.question_suffix)
     work = [(p, prompts[p.id], i) for p in problems if p.id in prompts for i in range(num_completions)]
     if not work:
         raise ValueError(
@@ -239,9 +239,11 @@ def make_prompter(config: GenerationOptions, engine: Engine) -> Prompter:
     )
 
 
-def _prompts(
+def render_prompts(
     problems: Sequence[Problem], prompter: Prompter, longest: int, suffix: str
 ) -> tuple[dict[str, Prompt], list[Rejected]]:
+    """The prompt of each problem by its id, and the problems that cannot be put to the model: a special
+    token in the question, or a prompt of more than `longest` tokens."""
     prompts: dict[str, Prompt] = {}
     bad: list[Rejected] = []
     for problem in problems:

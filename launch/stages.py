@@ -65,6 +65,12 @@ STAGES = {
         help="supervised fine-tuning on reasoning traces",
         launched=True,
     ),
+    "grpo": Stage(
+        module="training.grpo",
+        configs=("training.grpo:GrpoConfig", "trl:GRPOConfig", "trl:ModelConfig"),
+        help="reinforcement learning with rule-based rewards (R1-Zero)",
+        launched=True,
+    ),
     "evaluate": Stage(
         module="evaluation.evaluate",
         configs=("evaluation.evaluate:EvaluateConfig",),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from data.thinking import thinking_format
 from rewards.policy import DEFAULT_POLICY, EXTRACTION_RULES, Policy, parse_policy
-from rewards.texts import Turn, graded_text, splits
+from rewards.texts import FROM_TRAINER, Turn, graded_text, splits
 from rewards.verify import Verdict, verify_many
 
-_FROM_TRAINER = ("prompts", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
 _STATED = tuple(rule for rule in EXTRACTION_RULES if rule != "last_number")
 SCORES: dict[str, float | None] = {"correct": 1.0, "wrong": 0.0, "unverifiable": None}
 
@@ -46,11 +45,30 @@ class Graded:
             ValueError: there is no such column.
         """
         if self.gold not in columns:
-            present = ", ".join(sorted(set(columns) - set(_FROM_TRAINER))) or "none"
+            present = ", ".join(sorted(set(columns) - set(FROM_TRAINER))) or "none"
             raise ValueError(f"gold: the dataset has no column {self.gold!r}; its columns: {present}")
         return grade(
             completions, columns[self.gold], self.thinking_format, self.thinking_prefilled, self._policy()
         )
+
+    def row_faults(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """For each row of the dataset why this reward cannot judge it, empty where it can: no gold answer, or
+        one that is not found again when a response states it."""
+        golds = ["" if row.get(self.gold) is None else str(row[self.gold]) for row in rows]
+        boxed = verify_many(golds, [f"\\boxed{{{gold}}}" for gold in golds], self._policy())
+        faults = {
+            row: f"{self.gold}: no rule reads the gold answer {golds[row][:100]!r}"
+            if golds[row].strip()
+            else f"{self.gold}: no gold answer"
+            for row, verdict in enumerate(boxed)
+            if verdict.outcome != "correct"
+        }
+        doubtful = [golds[row] for row in faults]  # a gold may hold its own box
+        bare = verify_many(doubtful, doubtful, self._policy())
+        for row, verdict in zip(list(faults), bare, strict=True):
+            if verdict.outcome == "correct":
+                del faults[row]
+        return [faults.get(row, "") for row in range(len(rows))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +78,9 @@ class Accuracy(Graded):
     A completion that never finished its thinking has no answer. A row without gold (None or empty) and an
     answer that no rule decides are None. Logs the shares of both None and missing answers.
     """
+
+    tells_right: ClassVar[bool] = True
+    """A reward of 1 means that the answer is right."""
 
     def __call__(self, *, completions: Sequence[Turn], **columns: Any) -> list[float | None]:
         verdicts = self.verdicts(completions, columns)

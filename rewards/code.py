@@ -20,10 +20,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from data.thinking import thinking_format
 from rewards.sandbox.isolation import ANY, STRONG
@@ -51,6 +51,9 @@ class Code:
     None as well where the sandbox could not start, which says nothing about the program. Logs the shares of
     both.
     """
+
+    tells_right: ClassVar[bool] = True
+    """A reward of 1 means that the answer is right."""
 
     tests: str = "tests"
     """Dataset column with the tests of each problem."""
@@ -129,6 +132,16 @@ class Code:
             log_metric(f"{name}/unverifiable", scores.count(None) / len(scores))
             log_metric(f"{name}/no_program", programs.count(None) / len(programs))
         return scores
+
+    def row_faults(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """For each row of the dataset why this reward cannot judge it, empty where it can."""
+        faults = []
+        for number, row in enumerate(rows):
+            try:
+                faults.append("" if read_cases(row.get(self.tests), number) else f"{self.tests}: no tests")
+            except ValueError as error:
+                faults.append(str(error))
+        return faults
 
     def score(self, tests: Sequence[Case], runs: Sequence[Run]) -> float:
         """Score of one program, from its runs; tests beyond the last run have failed."""

@@ -9,6 +9,11 @@ from data.thinking import Split, ThinkingFormat, thinking_format
 
 Turn = str | Sequence[dict[str, Any]]
 """A completion as TRL gives it to a reward: a text, or for conversational prompts a list of messages."""
+FROM_TRAINER = (
+    *("prompt", "completion", "prompts", "completions", "completion_ids"),
+    *("trainer_state", "log_extra", "log_metric", "environments"),
+)
+"""What TRL itself gives to rewards beside the dataset's columns."""
 _SEPARATED = ("reasoning_content", "thinking")
 
 

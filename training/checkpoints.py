@@ -12,9 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 MARKER = ".complete"
+
+
+def resume_or_train(trainer: Trainer, folder: Path) -> dict[str, float]:
+    """Train, from the newest complete checkpoint of `folder` on if it has one, and save the model there.
+
+    Returns:
+        the trainer's metrics (train_runtime, ...) of this process.
+    """
+    if trainer.args.save_total_limit == 1:
+        trainer.args.save_total_limit = 2  # the older one is deleted before the newer one is marked complete
+    trainer.add_callback(MarkCompleteCheckpoints())
+    checkpoint = newest_complete_checkpoint(folder)
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.save_model(str(folder))
+    return result.metrics
 
 
 class MarkCompleteCheckpoints(TrainerCallback):

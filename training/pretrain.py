@@ -85,7 +85,7 @@ def pretrain(config: PretrainConfig, folder: Path) -> dict[str, Any]:
     """Train, resuming from the last complete checkpoint, and save model and tokenizer in `folder`."""
     from transformers import Trainer, TrainingArguments, set_seed
 
-    from training.checkpoints import MarkCompleteCheckpoints, newest_complete_checkpoint
+    from training.checkpoints import newest_complete_checkpoint, resume_or_train
 
     set_reporting_defaults(folder)
     set_seed(config.seed)
@@ -112,14 +112,12 @@ def pretrain(config: PretrainConfig, folder: Path) -> dict[str, Any]:
         data_collator=_only_item,
         processing_class=tokenizer,
         optimizers=optimizer_and_schedule(config, model),
-        callbacks=[MarkCompleteCheckpoints()],
     )
     checkpoint = newest_complete_checkpoint(folder)
     tokens_before = _tokens_seen(checkpoint) if checkpoint else 0
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    trainer.save_model(str(folder))
+    result = resume_or_train(trainer, folder)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    tokens, seconds = trainer.state.num_input_tokens_seen, result.metrics["train_runtime"]
+    tokens, seconds = trainer.state.num_input_tokens_seen, result["train_runtime"]
     return {
         "loss_start": losses[0],
         "loss_end": losses[-1],

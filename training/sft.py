@@ -17,8 +17,9 @@ from data.sources import refuse_eval_rows
 from data.stage import run_stage
 from data.store import read_attempts, read_json, write_json, write_rejected
 from data.thinking import thinking_format
-from inference.models import load_tokenizer, locate
+from inference.models import locate
 from training.lint import lint, render_traces
+from training.loading import model_init_kwargs, training_tokenizer
 from training.reporting import set_reporting_defaults
 
 if TYPE_CHECKING:
@@ -55,15 +56,19 @@ class SftConfig:
 
 def sft(config: SftConfig, args: SFTConfig, model: ModelConfig, folder: Path) -> dict[str, Any]:
     """Train, resuming from the last complete checkpoint, and save model and tokenizer in `folder`."""
-    from training.checkpoints import newest_complete_checkpoint
+    from training.checkpoints import newest_complete_checkpoint, resume_or_train
 
-    if model.model_name_or_path is None:
-        raise ValueError("model_name_or_path is missing: a folder, a run: reference or a hub id")
     set_reporting_defaults(folder)
     traces = read_attempts(config.dataset, "traces")
     refuse_eval_rows([trace.problem for trace in traces], config.dataset)
     prompter = Prompter(
-        tokenizer=_tokenizer(args, model),
+        tokenizer=training_tokenizer(
+            model,
+            trust_remote_code=args.trust_remote_code,
+            eos_token=args.eos_token,
+            pad_token=args.pad_token,
+            chat_template_path=args.chat_template_path,
+        ),
         style=config.prompt_style,
         thinking_format=thinking_format(config.thinking_format),
         system_prompt=config.system_prompt,
@@ -75,38 +80,23 @@ def sft(config: SftConfig, args: SFTConfig, model: ModelConfig, folder: Path) ->
     train, held_out = split(rendered.examples, config.eval_rows)
     trainer = make_trainer(args, model, prompter, train, held_out)
 
-    checkpoint = newest_complete_checkpoint(folder)
-    before = _held_out_loss(trainer, folder / "held_out_before.json", measure=checkpoint is None)
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    fresh = newest_complete_checkpoint(folder) is None
+    before = _held_out_loss(trainer, folder / "held_out_before.json", measure=fresh)
+    result = resume_or_train(trainer, folder)
     after = trainer.evaluate()["eval_loss"] if held_out else None
-    trainer.save_model(str(folder))
     history = trainer.state.log_history
     if args.process_index == 0:
         write_json(folder / "log_history.json", history)
     metrics = {
         "rows": len(train),
         "rejected": len(rendered.rejected),
-        **train_metrics(history, result.metrics),
+        **train_metrics(history, result),
     }
     return (
         metrics
         if before is None
         else {**metrics, "held_out_loss_before": before, "held_out_loss_after": after}
     )
-
-
-def _tokenizer(args: SFTConfig, model: ModelConfig) -> Any:
-    tokenizer: Any = load_tokenizer(str(model.model_name_or_path), trust_remote_code=args.trust_remote_code)
-    for key in ("eos_token", "pad_token"):
-        token = getattr(args, key)
-        if token is None:
-            continue
-        if token not in tokenizer.get_vocab():
-            raise ValueError(f"{key}: {token!r} is not in the tokenizer's vocabulary")
-        setattr(tokenizer, key, token)
-    if args.chat_template_path and args.chat_template_path.endswith((".jinja", ".j2")):
-        tokenizer.chat_template = Path(args.chat_template_path).read_text(encoding="utf-8")
-    return tokenizer
 
 
 def split(examples: list[Example], held_out: int) -> tuple[list[Example], list[Example]]:
@@ -124,24 +114,9 @@ def make_trainer(
     args: SFTConfig, model: ModelConfig, prompter: Prompter, train: list[Example], held_out: list[Example]
 ) -> SFTTrainer:
     """TRL's trainer on pre-tokenised rows."""
-    from trl import SFTTrainer, get_peft_config, get_quantization_config
+    from trl import SFTTrainer, get_peft_config
 
-    from training.checkpoints import MarkCompleteCheckpoints
-
-    if model.attn_implementation == "documents":
-        import training.document_attention  # noqa: F401  (registers it)
-
-    quantization = get_quantization_config(model)
-    given: Any = args.model_init_kwargs or {}
-    args.model_init_kwargs = {
-        "revision": model.model_revision,
-        "attn_implementation": model.attn_implementation,
-        "dtype": model.dtype,
-        **({} if quantization is None else {"quantization_config": quantization}),
-        **given,
-    }
-    if args.save_total_limit == 1:
-        args.save_total_limit = 2  # the older one is deleted before the newer one is marked complete
+    args.model_init_kwargs = model_init_kwargs(model, args.model_init_kwargs)
     if args.padding_free and not args.packing:
         args.max_length = None  # overlong rows are out already, and TRL refuses a limit here
     return SFTTrainer(
@@ -151,7 +126,6 @@ def make_trainer(
         eval_dataset=_dataset(held_out) if held_out else None,
         processing_class=prompter.tokenizer,
         peft_config=get_peft_config(model),
-        callbacks=[MarkCompleteCheckpoints()],
     )
 
 

@@ -1,0 +1,106 @@
+"""The rollout log of a GRPO run: every completion with its rewards, one parquet file for each generation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from data.store import atomic_path, clean_text
+
+FOLDER = "rollouts"
+REWARD_PREFIX = "reward_"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollout:
+    """One completion of a group."""
+
+    step: int
+    """Optimizer steps that the policy had behind it."""
+    group: int
+    """Number of its group among those of the step, in the order in which they were drawn."""
+    index: int
+    """0 <= index < completions of the group."""
+    id: str
+    """The problem's id."""
+    question: str
+    answer: str
+    """Gold answer."""
+    prompt: str
+    text: str
+    """The completion, control tokens included."""
+    tokens: int
+    truncated: bool
+    extracted: str
+    """The answer that the verifier read, empty where it found none or no reward reads answers."""
+    rule: str
+    """The verifier's rule that decided, or why none did."""
+    right: bool
+    formatted: bool
+    """One thinking block and one response, nothing else."""
+    language_share: float | None
+    rewards: dict[str, float | None]
+    """Each reward before its weight; None where it does not apply."""
+    reward: float | None
+    """Their weighted sum."""
+    advantage: float
+    trained: bool
+    """Whether it was trained on; False for groups that were replaced."""
+
+
+def rollout_path(folder: Path, step: int) -> Path:
+    """File of a generation in a stage's folder."""
+    return folder / FOLDER / f"step-{step:06d}.parquet"
+
+
+def write_rollouts(folder: Path, step: int, rollouts: Sequence[Rollout]) -> None:
+    """Write the rollouts of one generation, atomically; each reward has a column reward_<name>."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = list(rollouts[0].rewards)
+    kinds = {
+        "int": pa.int64(),
+        "float": pa.float64(),
+        "float | None": pa.float64(),
+        "bool": pa.bool_(),
+        "str": pa.string(),
+    }
+    columns = [(f.name, kinds[str(f.type)]) for f in fields(Rollout) if f.name != "rewards"]
+    schema = pa.schema([*columns, *((REWARD_PREFIX + name, pa.float64()) for name in names)])
+    rows = [clean_text(_flat(rollout)) for rollout in rollouts]
+    with atomic_path(rollout_path(folder, step)) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd")
+
+
+def _flat(rollout: Rollout) -> dict[str, Any]:
+    row = asdict(rollout)
+    rewards = row.pop("rewards")
+    return {**row, **{REWARD_PREFIX + name: value for name, value in rewards.items()}}
+
+
+def logged_steps(folder: Path) -> list[int]:
+    """Steps of which a stage's folder has rollouts, ascending."""
+    return sorted(int(path.stem.removeprefix("step-")) for path in (folder / FOLDER).glob("step-*.parquet"))
+
+
+def read_rollouts(folder: Path, step: int) -> Iterator[Rollout]:
+    """The rollouts of one generation.
+
+    Raises:
+        ValueError: there are none, or the file is not readable.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = rollout_path(folder, step)
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is not readable ({error})") from error
+    plain = [field.name for field in fields(Rollout) if field.name != "rewards"]
+    for row in rows:
+        rewards = {key.removeprefix(REWARD_PREFIX): row[key] for key in row if key.startswith(REWARD_PREFIX)}
+        yield Rollout(**{name: row[name] for name in plain}, rewards=rewards)

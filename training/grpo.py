@@ -1,0 +1,218 @@
+"""Stage `grpo`: reinforcement learning with rule-based rewards, as DeepSeek-R1-Zero does it, on TRL's
+trainer.
+
+From a base model (or any other) and questions with checkable answers; no traces, no reward model. Losses,
+advantages, KL, vLLM, LoRA and DeepSpeed are TRL's (`training/grpo_trainer.py` says what is not).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.prompts import Prompter, PromptStyle
+from data.sources import refuse_eval_rows
+from data.stage import run_stage
+from data.store import read_problems, write_json, write_rejected
+from data.thinking import thinking_format
+from rewards.registry import Reward, build_rewards
+from training.loading import model_init_kwargs, training_tokenizer
+from training.preflight import (
+    check_arguments,
+    check_processes,
+    check_questions,
+    check_server,
+    check_tokenizer,
+    context_tokens,
+    usable,
+)
+from training.questions import Curriculum, Questions
+from training.reporting import set_reporting_defaults
+from training.rollout_options import RolloutOptions
+from training.rollouts import Reader
+
+if TYPE_CHECKING:
+    from trl import GRPOConfig, ModelConfig
+
+    from training.grpo_trainer import GrpoTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class GrpoConfig(RolloutOptions):
+    """Fields of stage `grpo` beside those of trl.GRPOConfig and trl.ModelConfig."""
+
+    problems: str
+    """Stage folder (run:01_collect) or parquet file with the questions."""
+    rewards: list[Any] = field(default_factory=lambda: ["accuracy", "format"])
+    """Rewards by name, or mappings with name (or function), weight and parameters; see docs/rewards.md."""
+    thinking_format: str = "think_tags"
+    """think_tags, answer_tags, s1 or s1_steps: how thinking and response are told apart."""
+    prompt_style: PromptStyle = "direct"
+    """direct, zero_shot_cot, r1_zero (base models), tinyzero or s1 (see data/prompts.py)."""
+    system_prompt: str | None = None
+    """System message; the chat template's own default where it is not given."""
+    question_suffix: str = ""
+    """Text behind every question."""
+    eos_token: str | None = None
+    """End token, where it is not the tokenizer's own."""
+    limit: int | None = None
+    """Only the first so many problems."""
+    max_rejected_fraction: float = 0.0
+    """Problems that cannot be trained on (a prompt that is too long, a gold answer that no rule reads) are
+    left out; more of them than this is an error."""
+    curriculum: Curriculum = "uniform"
+    """uniform, or pass_rate: questions are drawn by how likely a group on them is mixed, from what was
+    observed."""
+    eval_problems: str | None = None
+    """Stage folder or parquet file with problems for eval_strategy; none of them is trained on."""
+    eval_limit: int | None = None
+    """Only the first so many of them."""
+    language: str | None = "en"
+    """Language that the thinking is watched for (ISO 639-1), null for none; the reward `language` pays for
+    it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        thinking_format(self.thinking_format)
+        build_rewards(self.rewards, self.thinking_format)
+        if self.prompt_style == "few_shot":
+            raise ValueError("prompt_style: few_shot is for sampling and evaluation; train with direct")
+        if not 0 <= self.max_rejected_fraction < 1:
+            raise ValueError(f"max_rejected_fraction: {self.max_rejected_fraction} must be in [0, 1)")
+        for key in ("limit", "eval_limit"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ValueError(f"{key}: {value} must be at least 1")
+
+
+def grpo(config: GrpoConfig, args: GRPOConfig, model: ModelConfig, folder: Path) -> dict[str, Any]:
+    """Train, resuming from the last complete checkpoint, and save model and tokenizer in `folder`."""
+    from training.checkpoints import resume_or_train
+
+    set_reporting_defaults(folder)
+    check_processes(args)
+    tokenizer = training_tokenizer(
+        model, trust_remote_code=args.trust_remote_code, eos_token=config.eos_token
+    )
+    check_tokenizer(tokenizer, config.prompt_style)
+    prompter = Prompter(
+        tokenizer=tokenizer,
+        style=config.prompt_style,
+        thinking_format=thinking_format(config.thinking_format),
+        system_prompt=config.system_prompt,
+    )
+    prefilled = bool(prompter.prompt("1 + 1").prefill)
+    rewards = build_rewards(config.rewards, config.thinking_format, prefilled)
+    check_arguments(args, rewards)
+    questions, evaluation, left_out = load_questions(config, args, model, prompter, rewards, folder)
+    check_server(args)
+    trainer = make_trainer(config, args, model, prompter, rewards, questions, evaluation)
+    result = resume_or_train(trainer, folder)
+    history = [step for step in trainer.state.log_history if "rollouts/reward" in step]
+    if args.process_index == 0:
+        write_json(folder / "log_history.json", trainer.state.log_history)
+    return {
+        "questions": len(questions),
+        "left_out": left_out,
+        **train_metrics(history, result),
+        "warnings": trainer.alarms.seen,
+    }
+
+
+def load_questions(
+    config: GrpoConfig,
+    args: GRPOConfig,
+    model: ModelConfig,
+    prompter: Prompter,
+    rewards: list[Reward],
+    folder: Path,
+) -> tuple[Questions, Questions | None, int]:
+    """The questions to train on, those to evaluate on, and how many were left out (in rejected/).
+
+    Raises:
+        ValueError: rows of role eval, too many that cannot be used, or too few questions for one generation.
+    """
+    problems = read_problems(config.problems)[: config.limit]
+    refuse_eval_rows(problems, config.problems)
+    context = context_tokens(str(model.model_name_or_path), args)
+    longest = (context or 1 << 30) - int(args.max_completion_length or 0)
+    kept, bad = usable(problems, prompter, rewards, longest_prompt=longest, suffix=config.question_suffix)
+    if args.process_index == 0:
+        write_rejected(folder, bad)
+        for row in bad:
+            logger.warning("left out %s: %s: %s", row.id, row.rule, row.evidence)
+    check_questions(len(kept), bad, args, max_rejected_fraction=config.max_rejected_fraction)
+    size = int(args.num_generations or 2)
+    questions = Questions(kept, curriculum=config.curriculum, num_generations=size, seed=args.seed)
+    if config.eval_problems is None:
+        return questions, None, len(bad)
+    held_out = read_problems(config.eval_problems)[: config.eval_limit]
+    trained = {question.problem.id for question in kept}
+    for problem in held_out:
+        if problem.id in trained:
+            raise ValueError(f"eval_problems: {problem.id} is in problems too; collect the two apart")
+    good, bad_eval = usable(
+        held_out, prompter, rewards, longest_prompt=longest, suffix=config.question_suffix
+    )
+    check_questions(len(good), bad_eval, args, max_rejected_fraction=0)
+    return questions, Questions(good), len(bad)
+
+
+def make_trainer(
+    config: GrpoConfig,
+    args: GRPOConfig,
+    model: ModelConfig,
+    prompter: Prompter,
+    rewards: list[Reward],
+    questions: Questions,
+    evaluation: Questions | None = None,
+) -> GrpoTrainer:
+    """The trainer with its watch."""
+    from trl import get_peft_config
+
+    from inference.models import locate
+    from training.grpo_trainer import GrpoTrainer
+
+    args.model_init_kwargs = model_init_kwargs(model, args.model_init_kwargs)
+    prefilled = bool(questions[0].prompt.prefill)
+    return GrpoTrainer(
+        model=locate(str(model.model_name_or_path)),
+        args=args,
+        questions=questions,
+        eval_questions=evaluation,
+        prompter=prompter,
+        rewards=rewards,
+        reader=Reader(rewards, config.thinking_format, prefilled=prefilled, language=config.language),
+        options=config,
+        peft_config=get_peft_config(model),
+    )
+
+
+def train_metrics(history: list[dict[str, Any]], result: dict[str, float]) -> dict[str, Any]:
+    """Reward and accuracy of the first and last steps (means of up to ten), tokens and seconds."""
+    part = max(1, min(10, len(history) // 3))
+
+    def of(name: str, steps: list[dict[str, Any]]) -> float | None:
+        values = [step[name] for step in steps if step.get(name) is not None]
+        return sum(values) / len(values) if values else None
+
+    return {
+        "steps": history[-1]["step"] if history else 0,
+        **{
+            f"{name}_{when}": of(f"rollouts/{name}", steps)
+            for name in ("reward", "right", "length")
+            for when, steps in (("first", history[:part]), ("last", history[-part:]))
+        },
+        "tokens": int(history[-1]["num_tokens"]) if history else 0,
+        "train_seconds": result["train_runtime"],
+    }
+
+
+if __name__ == "__main__":
+    from trl import GRPOConfig, ModelConfig
+
+    run_stage(grpo, GrpoConfig, GRPOConfig, ModelConfig)

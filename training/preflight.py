@@ -1,0 +1,205 @@
+"""What is checked before a GRPO run loads its model, so that it does not fail, or train nothing, hours
+later."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from data.prompts import Prompter
+from data.schema import Problem, Rejected, problem_row, rejected
+from inference.models import locate
+from inference.sample import render_prompts
+from rewards.length import KimiLength
+from rewards.registry import Reward
+from rewards.texts import FROM_TRAINER
+from training.questions import Question
+
+if TYPE_CHECKING:
+    from trl import GRPOConfig
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 5
+"""Rejected rows that an error lists."""
+
+
+def check_arguments(args: GRPOConfig, rewards: Sequence[Reward]) -> None:
+    """Refuse settings of trl.GRPOConfig that this stage does not have, or that would train something else.
+
+    Raises:
+        ValueError: names the key and the fix.
+    """
+    if args.reward_weights is not None:
+        raise ValueError("reward_weights: give each entry of `rewards:` its own `weight:` instead")
+    if args.use_transformers_continuous_batching:
+        raise ValueError(
+            "use_transformers_continuous_batching: it turns the weights to bfloat16 for good (TRL 1.16); "
+            "drop it: this stage generates with continuous batching of its own, or with use_vllm"
+        )
+    if not args.use_vllm:
+        given = {
+            "min_p": args.min_p,
+            "generation_kwargs": args.generation_kwargs,
+            "cache_implementation": args.cache_implementation,
+            "repetition_penalty": None if args.repetition_penalty == 1 else args.repetition_penalty,
+        }
+        for key in (key for key, value in given.items() if value is not None):
+            raise ValueError(
+                f"{key}: only with use_vllm: true; without it there are temperature, top_p and top_k"
+            )
+    rows = args.per_device_train_batch_size * int(args.steps_per_generation or 1)
+    if rows % int(args.num_generations or 1) and any(
+        isinstance(reward.function, KimiLength) for reward in rewards
+    ):
+        raise ValueError(
+            "rewards: kimi_length compares the completions of a group, and groups of "
+            f"{args.num_generations} do not fit whole into the {rows} completions of a process; make "
+            "per_device_train_batch_size x steps_per_generation (or gradient_accumulation_steps) a "
+            "multiple of num_generations"
+        )
+
+
+def check_processes(args: GRPOConfig) -> None:
+    """Refuse a launch whose processes do not know of each other: each would train a model of its own.
+
+    Raises:
+        ValueError: names the fix.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if args.world_size != launched:
+        raise ValueError(
+            f"launch: {launched} processes were started and each sees {args.world_size}; on a CPU add "
+            "`use_cpu: true`, with DeepSpeed on a CPU `ddp_backend: gloo`"
+        )
+
+
+def check_tokenizer(tokenizer: Any, style: str) -> None:
+    """Refuse a tokenizer with which no completion would end, or no prompt be what the model was trained on.
+
+    Raises:
+        ValueError: names the fix.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            "model_name_or_path: the tokenizer has no end token, so no completion would ever end; set "
+            "`eos_token:` to the token with which its texts end, for example <|endoftext|>"
+        )
+    if style != "r1_zero" and tokenizer.chat_template is None:
+        raise ValueError(
+            f"prompt_style: {style} needs a chat template and this tokenizer has none (a base model?); use "
+            "`prompt_style: r1_zero`"
+        )
+
+
+def context_tokens(model: str, args: GRPOConfig) -> int | None:
+    """Longest prompt + completion by the model's config.json (and vllm_max_model_length); None if unknown."""
+    from transformers import PretrainedConfig
+
+    try:
+        values, _ = PretrainedConfig.get_config_dict(locate(model))
+    except OSError:
+        return None
+    text = values.get("text_config", values)
+    limits = [text.get("max_position_embeddings"), args.vllm_max_model_length if args.use_vllm else None]
+    return min((limit for limit in limits if limit), default=None)
+
+
+def usable(
+    problems: Sequence[Problem],
+    prompter: Prompter,
+    rewards: Sequence[Reward],
+    *,
+    longest_prompt: int,
+    suffix: str = "",
+) -> tuple[list[Question], list[Rejected]]:
+    """What can be trained on, and the other problems with the reason: no prompt of at most `longest_prompt`
+    tokens, or a reward cannot judge it."""
+    prompts, bad = render_prompts(problems, prompter, longest_prompt, suffix)
+    kept = [problem for problem in problems if problem.id in prompts]
+    names = dict.fromkeys(key for problem in kept for key in columns(problem))
+    rows = [{**names, **columns(problem)} for problem in kept]
+    faults: dict[str, str] = {}
+    for reward in rewards:
+        find = getattr(reward.function, "row_faults", lambda rows: [""] * len(rows))
+        for problem, fault in zip(kept, find(rows), strict=True):
+            if fault:
+                faults.setdefault(problem.id, f"{reward.name}: {fault}")
+    bad += [rejected(problem_row(p), "unjudgeable", faults[p.id]) for p in kept if p.id in faults]
+    questions = []
+    for problem, row in zip(kept, rows, strict=True):
+        if problem.id not in faults:
+            prompt, asked = prompts[problem.id], f"{problem.question} {suffix}".strip()
+            shown = prompter.messages(asked) if prompter.is_chat else prompt.text
+            questions.append(Question(problem=problem, prompt=prompt, columns={**row, "prompt": shown}))
+    return questions, bad
+
+
+def columns(problem: Problem) -> dict[str, Any]:
+    """The columns of a problem for rewards: its fields, and the keys of its metadata."""
+    extra = {key: value for key, value in problem.metadata.items() if key not in FROM_TRAINER}
+    return {**extra, **problem_row(problem)}
+
+
+def check_questions(
+    kept: int, bad: Sequence[Rejected], args: GRPOConfig, *, max_rejected_fraction: float
+) -> None:
+    """Refuse to train with many unusable questions, or with fewer than one generation needs.
+
+    Raises:
+        ValueError: lists the first unusable ones, or names the numbers and the fix.
+    """
+    total = kept + len(bad)
+    if len(bad) > max_rejected_fraction * total:
+        rules = ", ".join(f"{count} {rule}" for rule, count in Counter(row.rule for row in bad).most_common())
+        shown = "\n".join(f"  {row.id}: {row.evidence}" for row in bad[:SHOWN])
+        raise ValueError(
+            f"problems: {len(bad)} of {total} cannot be trained on ({rules}), more than "
+            f"max_rejected_fraction={max_rejected_fraction}; leave them out when curating, or raise it; "
+            f"the first:\n{shown}"
+        )
+    needed = groups_per_generation(args)
+    if kept < needed:
+        raise ValueError(
+            f"problems: {kept} questions are fewer than the {needed} of one generation "
+            f"(generation_batch_size {args.generation_batch_size} / num_generations "
+            f"{args.num_generations}), and nothing would be trained; take more questions, or lower "
+            "per_device_train_batch_size or gradient_accumulation_steps"
+        )
+
+
+def groups_per_generation(args: GRPOConfig) -> int:
+    """Groups that are generated at a time, over all processes."""
+    return int(args.generation_batch_size or 0) // int(args.num_generations or 1)
+
+
+def check_server(args: GRPOConfig) -> None:
+    """Wait for the vLLM server of `vllm_mode: server` as long as TRL would, but before the model is loaded.
+
+    Raises:
+        ValueError: it does not answer in vllm_server_timeout seconds.
+    """
+    import httpx
+
+    if not args.use_vllm or args.vllm_mode != "server" or args.process_index:
+        return
+    url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
+    deadline = time.monotonic() + args.vllm_server_timeout
+    while True:
+        try:
+            httpx.get(f"{url}/health", timeout=5).raise_for_status()
+            return
+        except httpx.HTTPError as error:
+            reason = str(error)
+        if time.monotonic() >= deadline:
+            raise ValueError(
+                f"vllm_server_base_url: no vLLM server answers at {url} ({reason}) after "
+                f"{args.vllm_server_timeout:g} s; start one with `trl vllm-serve --model MODEL`, or use "
+                "vllm_mode: colocate"
+            )
+        logger.info("waiting for the vLLM server at %s (%s)", url, reason)
+        time.sleep(min(5.0, max(0.1, deadline - time.monotonic())))

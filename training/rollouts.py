@@ -1,0 +1,169 @@
+"""What a GRPO step generates: completions, their groups, and what is told of each completion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data.language import language_share
+from data.rollouts import Rollout
+from data.thinking import thinking_format
+from rewards.accuracy import Graded
+from rewards.format import Format
+from rewards.registry import Reward
+from rewards.texts import Turn, splits
+from training.questions import Questions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What is told of a completion beside its rewards."""
+
+    extracted: str
+    rule: str
+    formatted: bool
+    language_share: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """One completion, on any process."""
+
+    token_ids: list[int]
+    text: str
+    truncated: bool
+    logprobs: list[float] | None
+    facts: Facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """All completions of one question in one step."""
+
+    question: int
+    """Its index."""
+    rows: list[Drawn]
+    rewards: list[list[float]]
+    """For each completion its rewards in the recipe's order, before weights; NaN where one does not apply."""
+    totals: list[float]
+    """Their weighted sums; NaN where none applies."""
+    right: list[bool]
+    useful: bool
+    """Whether its completions have different rewards, so that there is something to learn."""
+
+
+class Reader:
+    """Reads facts off completions with the recipe's rewards and thinking format."""
+
+    def __init__(
+        self, rewards: Sequence[Reward], format_name: str, *, prefilled: bool, language: str | None
+    ) -> None:
+        self.names = [reward.name for reward in rewards]
+        self.correctness = correctness_column(rewards)
+        self.format_name = thinking_format(format_name).name
+        self.prefilled = prefilled
+        self.language = language
+        self.form = Format(thinking_format=format_name, thinking_prefilled=prefilled)
+        self.grader = next((r.function for r in rewards if isinstance(r.function, Graded)), None)
+
+    def facts(self, completions: Sequence[Turn], columns: dict[str, Any]) -> list[Facts]:
+        """Facts of completions whose rewards were just computed, so that they are not verified again."""
+        formatted = self.form(completions=completions)
+        parts = splits(completions, self.format_name, self.prefilled)
+        verdicts = self.grader.verdicts(completions, columns) if self.grader else [None] * len(parts)
+        return [
+            Facts(
+                extracted=verdict.extracted if verdict else "",
+                rule=verdict.rule if verdict else "",
+                formatted=form == 1,
+                language_share=language_share(part.thinking, self.language) if self.language else None,
+            )
+            for form, part, verdict in zip(formatted, parts, verdicts, strict=True)
+        ]
+
+    def is_right(self, rewards: Sequence[float]) -> bool:
+        """Whether a completion with these rewards is right: its correctness reward is 1 or more."""
+        return rewards[self.correctness] >= 1
+
+
+def correctness_column(rewards: Sequence[Reward]) -> int:
+    """Index of the reward that says whether an answer is right: the first that claims to, else the first."""
+    claims = [getattr(reward.function, "tells_right", False) for reward in rewards]
+    return claims.index(True) if True in claims else 0
+
+
+def is_useful(
+    rewards: Sequence[Sequence[float]], totals: Sequence[float], aggregation: str = "sum_then_normalize"
+) -> bool:
+    """Whether a group gives any advantage: its totals differ or, where each reward is normalised by itself
+    (`normalize_then_sum`), any of its rewards does."""
+    columns = [totals] if aggregation == "sum_then_normalize" else list(zip(*rewards, strict=True))
+    return any(_spread(column) > 1e-6 for column in columns)
+
+
+def _spread(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return max(known) - min(known) if known else 0.0
+
+
+def choose_groups(groups: Sequence[Group], wanted: int) -> list[Group]:
+    """The groups to train on, in the order in which they were drawn: useful ones, others where too few
+    are."""
+    useful = [i for i, group in enumerate(groups) if group.useful]
+    others = [i for i, group in enumerate(groups) if not group.useful]
+    return [groups[i] for i in sorted((useful + others)[:wanted])]
+
+
+def replacements(groups: Sequence[Group], wanted: int, multiple_of: int) -> int:
+    """How many more groups to draw so that about `wanted` useful ones are expected; a multiple, 0 if
+    enough."""
+    useful = sum(group.useful for group in groups)
+    missing = wanted - useful
+    if missing <= 0:
+        return 0
+    share = max(useful / len(groups), 0.25)
+    count = min(wanted, math.ceil(missing / share))
+    return -(-count // multiple_of) * multiple_of
+
+
+def to_rollouts(
+    groups: Sequence[Group],
+    *,
+    step: int,
+    questions: Questions,
+    reward_names: Sequence[str],
+    advantages: Callable[[Group], Sequence[float] | None],
+) -> list[Rollout]:
+    """Rows of the rollout log. `advantages` gives those of a group that is trained on, None for others."""
+    rollouts = []
+    for number, group in enumerate(groups):
+        question, given = questions[group.question], advantages(group)
+        for index, row in enumerate(group.rows):
+            rewards = [None if math.isnan(value) else value for value in group.rewards[index]]
+            total = group.totals[index]
+            rollouts.append(
+                Rollout(
+                    step=step,
+                    group=number,
+                    index=index,
+                    id=question.problem.id,
+                    question=question.problem.question,
+                    answer=question.problem.answer,
+                    prompt=question.prompt.text,
+                    text=question.prompt.prefill + row.text,
+                    tokens=len(row.token_ids),
+                    truncated=row.truncated,
+                    extracted=row.facts.extracted,
+                    rule=row.facts.rule,
+                    right=group.right[index],
+                    formatted=row.facts.formatted,
+                    language_share=row.facts.language_share,
+                    rewards=dict(zip(reward_names, rewards, strict=True)),
+                    reward=None if math.isnan(total) else total,
+                    advantage=given[index] if given else 0.0,
+                    trained=given is not None,
+                )
+            )
+    return rollouts

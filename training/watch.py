@@ -1,0 +1,72 @@
+"""What is watched in every step of a GRPO run, from all completions that were generated.
+
+TRL's own metrics (`reward`, `rewards/...`, `completions/...`) are of the completions that are trained on;
+with dynamic sampling those are chosen, so a curve of learning is drawn from `rollouts/...`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rewards.compare import canonical_answer
+from training.rollouts import Drawn, Group, Reader
+
+
+def step_metrics(groups: Sequence[Group], trained: Sequence[Group], reader: Reader) -> dict[str, float]:
+    """Metrics of one generation; NaN where there is nothing to count.
+
+    Args:
+        groups: all that were drawn.
+        trained: those of them that are trained on.
+    """
+    rows = [
+        (row, right, rewards, total)
+        for group in groups
+        for row, right, rewards, total in zip(
+            group.rows, group.right, group.rewards, group.totals, strict=True
+        )
+    ]
+    right_lengths = [len(row.token_ids) for row, right, _, _ in rows if right]
+    wrong_lengths = [len(row.token_ids) for row, right, _, _ in rows if not right]
+    correctness = [rewards[reader.correctness] for _, _, rewards, _ in rows]
+    return {
+        "rollouts/reward": mean(total for *_, total in rows),
+        "rollouts/right": mean(right for _, right, _, _ in rows),
+        "rollouts/unverifiable": mean(math.isnan(value) for value in correctness),
+        "rollouts/truncated": mean(row.truncated for row, *_ in rows),
+        "rollouts/length": mean(len(row.token_ids) for row, *_ in rows),
+        "rollouts/length_right": mean(right_lengths),
+        "rollouts/length_wrong": mean(wrong_lengths),
+        "rollouts/formatted": mean(row.facts.formatted for row, *_ in rows),
+        "rollouts/formatted_wrong": mean(row.facts.formatted and not right for row, right, _, _ in rows),
+        "rollouts/repeated_answer": _repeated_answer(
+            [row for row, right, _, _ in rows if not right], len(rows)
+        ),
+        "rollouts/language": mean(
+            row.facts.language_share for row, *_ in rows if row.facts.language_share is not None
+        ),
+        "groups/drawn": float(len(groups)),
+        "groups/useful": mean(group.useful for group in groups),
+        "groups/all_right": mean(all(group.right) for group in groups),
+        "groups/all_wrong": mean(not any(group.right) for group in groups),
+        "groups/trained_useful": float(sum(group.useful for group in trained)),
+        "groups/replaced": float(
+            sum(not group.useful for group in groups) - sum(not g.useful for g in trained)
+        ),
+        "groups/surplus": float(sum(group.useful for group in groups) - sum(g.useful for g in trained)),
+    }
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean of the values that are not NaN; NaN where there is none."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _repeated_answer(wrong: Sequence[Drawn], completions: int) -> float:
+    """Share of all completions that give the most common wrong answer: near 1 when a model has stopped to
+    read the question."""
+    answers = Counter(canonical_answer(row.facts.extracted) for row in wrong if row.facts.extracted)
+    return answers.most_common(1)[0][1] / completions if answers else 0.0
