@@ -11,7 +11,7 @@ from data.thinking import ThinkingFormat
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PromptStyle = Literal["direct", "zero_shot_cot", "few_shot", "r1_zero", "s1"]
+PromptStyle = Literal["direct", "zero_shot_cot", "few_shot", "r1_zero", "tinyzero", "s1"]
 
 STEP_BY_STEP = "Please reason step by step, and put your final answer within \\boxed{}."
 R1_ZERO_TEMPLATE = (
@@ -23,6 +23,19 @@ R1_ZERO_TEMPLATE = (
     "User: {question}. Assistant:"
 )
 """DeepSeek-R1 (arXiv 2501.12948), table 1."""
+TINYZERO_TEMPLATE = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. "
+    "The assistant first thinks about the reasoning process in the mind and then provides the user with the "
+    "answer.\n"
+    "User: {question} Show your work in <think> </think> tags. And return the final answer in "
+    "<answer> </answer> tags, for example <answer> (1 + 2) / 3 </answer>.\n"
+    "Assistant: Let me solve this step by step.\n<think>"
+)
+"""Jiayi-Pan/TinyZero@95df88f:examples/data_preprocess/countdown.py, its `base` template; there the question
+is "Using the numbers [44, 19, 35], create an equation that equals 98. You can use basic arithmetic operations
+(+, -, *, /) and each number can only be used once."."""
+PLAIN_TEMPLATES = {"r1_zero": R1_ZERO_TEMPLATE, "tinyzero": TINYZERO_TEMPLATE}
+"""Styles that are plain text and not a chat, for base models."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,9 +54,9 @@ class Prompter:
     """Renders questions for one tokenizer in one style.
 
     direct: the question alone. zero_shot_cot: the question and "reason step by step". few_shot: `examples`
-    before the question. r1_zero: the paper's plain-text template, for base models. s1: direct, with the
-    thinking already opened. All but r1_zero go through the tokenizer's chat template; a tokenizer without one
-    gets `Question: .. Answer: ..`.
+    before the question. r1_zero: the paper's plain-text template, for base models. tinyzero: that of
+    TinyZero, which opens the thinking. s1: direct, with the thinking already opened. All but r1_zero and
+    tinyzero go through the tokenizer's chat template; a tokenizer without one gets `Question: .. Answer: ..`.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -68,12 +81,14 @@ class Prompter:
         start = self.thinking_format.start
         if self.style == "s1" and not text.endswith(start):
             text += start
+        # a template may open the thinking without the line break that the format has there
+        prefill = next((opening for opening in (start, start.rstrip()) if text.endswith(opening)), "")
         ids = self.tokenizer(text, add_special_tokens=not self.is_chat)["input_ids"]
-        return Prompt(text=text, prefill=start if text.endswith(start) else "", ids=tuple(ids))
+        return Prompt(text=text, prefill=prefill, ids=tuple(ids))
 
     @property
     def is_chat(self) -> bool:
-        return self.style != "r1_zero" and self.tokenizer.chat_template is not None
+        return self.style not in PLAIN_TEMPLATES and self.tokenizer.chat_template is not None
 
     def messages(self, question: str) -> list[dict[str, str]]:
         """The conversation up to and with the question."""
@@ -93,8 +108,8 @@ class Prompter:
         return rendered
 
     def _text(self, question: str) -> str:
-        if self.style == "r1_zero":
-            return R1_ZERO_TEMPLATE.format(question=question)
+        if self.style in PLAIN_TEMPLATES:
+            return PLAIN_TEMPLATES[self.style].format(question=question)
         messages = self.messages(question)
         if self.is_chat:
             return self.apply_template(messages, generate=True)

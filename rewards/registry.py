@@ -30,6 +30,7 @@ REWARDS: dict[str, str] = {
     "repetition": "rewards.repetition:Repetition",
     "language": "rewards.language:Language",
     "code": "rewards.code:Code",
+    "countdown": "rewards.countdown:Countdown",
     "judge": "rewards.judge:Judge",
 }
 """Name in a recipe -> module:class. A reward's module is imported when a recipe names it."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from data.chat import IGNORED, TemplateError, coloured, render_trace
-from data.prompts import R1_ZERO_TEMPLATE, Prompter, PromptStyle
+from data.prompts import R1_ZERO_TEMPLATE, TINYZERO_TEMPLATE, Prompter, PromptStyle
 from data.thinking import FORMATS
 
 SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
@@ -63,6 +63,30 @@ def test_r1_zero_prompt_is_the_papers_text(tokenizer: Any) -> None:
     assert tokenizer.decode(example.input_ids) == (
         R1_ZERO_TEMPLATE.format(question="1+1?") + "<think>\na\n</think>\n<answer>\n2\n</answer><|im_end|>"
     )
+
+
+def test_tinyzero_prompt_is_the_published_text_and_opens_the_thinking(tokenizer: Any) -> None:
+    prompter = make_prompter(tokenizer, "answer_tags", style="tinyzero")
+    prompt = prompter.prompt("1+1?")
+    assert not prompter.is_chat
+    assert prompt.text == TINYZERO_TEMPLATE.format(question="1+1?")
+    assert prompt.text.endswith("1 + 2) / 3 </answer>.\nAssistant: Let me solve this step by step.\n<think>")
+    assert prompt.prefill == "<think>"
+    example = render_trace(prompter, "1+1?", "a", "2")
+    assert tokenizer.decode(example.input_ids) == (
+        prompt.text + "\na\n</think>\n<answer>\n2\n</answer><|im_end|>"
+    )
+
+
+@pytest.mark.parametrize("opening", ["<think>", "<think>\n"])
+def test_an_opening_that_the_template_writes_belongs_to_the_completion(tokenizer: Any, opening: str) -> None:
+    opened = copy.deepcopy(tokenizer)
+    opened.chat_template = opened.chat_template.replace(
+        "'<|im_start|>assistant\\n'", f"'<|im_start|>assistant\\n{opening}'".replace("\n", "\\n")
+    )
+    prompt = make_prompter(opened).prompt("1+1?")
+    assert prompt.text.endswith(opening)
+    assert prompt.prefill == opening
 
 
 def test_template_that_strips_thinking_is_refused(tokenizer: Any) -> None:
