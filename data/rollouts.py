@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from data.schema import Outcome
 from data.store import atomic_path, clean_text
 
 FOLDER = "rollouts"
@@ -37,7 +38,8 @@ class Rollout:
     """The answer that the verifier read, empty where it found none or no reward reads answers."""
     rule: str
     """The verifier's rule that decided, or why none did."""
-    right: bool
+    verdict: Outcome
+    """correct where the reward that tells it is 1 or more, unverifiable where it is None."""
     formatted: bool
     """One thinking block and one response, nothing else."""
     language_share: float | None
@@ -46,8 +48,10 @@ class Rollout:
     reward: float | None
     """Their weighted sum."""
     advantage: float
+    useful: bool
+    """Whether the completions of its group have different rewards, so that there is something to learn."""
     trained: bool
-    """Whether it was trained on; False for groups that were replaced."""
+    """Whether its group was trained on; False where others were taken."""
 
 
 def rollout_path(folder: Path, step: int) -> Path:
@@ -67,6 +71,7 @@ def write_rollouts(folder: Path, step: int, rollouts: Sequence[Rollout]) -> None
         "float | None": pa.float64(),
         "bool": pa.bool_(),
         "str": pa.string(),
+        "Outcome": pa.string(),
     }
     columns = [(f.name, kinds[str(f.type)]) for f in fields(Rollout) if f.name != "rewards"]
     schema = pa.schema([*columns, *((REWARD_PREFIX + name, pa.float64()) for name in names)])

