@@ -26,7 +26,7 @@ class GenerationOptions(EngineOptions):
     top_k: int = 0
     """0 keeps everything."""
     prompt_style: PromptStyle = "direct"
-    """direct, zero_shot_cot, few_shot, r1_zero or s1 (see data/prompts.py)."""
+    """direct, zero_shot_cot, few_shot, r1_zero, tinyzero or s1 (see data/prompts.py)."""
     system_prompt: str | None = None
     """System message; the chat template's own default where it is not given."""
     few_shot: list[dict] = field(default_factory=list)

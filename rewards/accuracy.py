@@ -79,8 +79,7 @@ class Accuracy(Graded):
     answer that no rule decides are None. Logs the shares of both None and missing answers.
     """
 
-    tells_right: ClassVar[bool] = True
-    """A reward of 1 means that the answer is right."""
+    tells_right: ClassVar[bool] = True  # a reward of 1 means that the answer is right
 
     def __call__(self, *, completions: Sequence[Turn], **columns: Any) -> list[float | None]:
         verdicts = self.verdicts(completions, columns)

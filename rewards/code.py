@@ -52,8 +52,7 @@ class Code:
     both.
     """
 
-    tells_right: ClassVar[bool] = True
-    """A reward of 1 means that the answer is right."""
+    tells_right: ClassVar[bool] = True  # a reward of 1 means that the answer is right
 
     tests: str = "tests"
     """Dataset column with the tests of each problem."""

@@ -22,6 +22,7 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import Tensor
+from transformers import ProgressCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.extras.profiling import profiling_context
 
@@ -36,6 +37,7 @@ from training.alarms import Alarms, TrainingStoppedError
 from training.generation import PolicyEngine, computes_in_float32, finished
 from training.packed_trainer import PackedGRPOTrainer
 from training.preflight import groups_per_generation
+from training.progress import StepLines
 from training.questions import Questions
 from training.reference import load_reference, save_reference
 from training.rollout_options import RolloutOptions
@@ -88,6 +90,9 @@ class GrpoTrainer(PackedGRPOTrainer):
             patience=options.patience, stop_on_collapse=options.stop_on_collapse, examples=self._examples
         )
         self.add_callback(self.alarms)
+        if not args.disable_tqdm:
+            self.remove_callback(ProgressCallback)
+            self.add_callback(StepLines())
 
     def _make_engine(self) -> PolicyEngine:
         rows = self.options.rollout_batch_size or self.args.generation_batch_size // self.args.world_size
@@ -186,7 +191,8 @@ class GrpoTrainer(PackedGRPOTrainer):
         them."""
         generations = self.args.steps_per_generation * self.num_iterations
         wanted = self.args.gradient_accumulation_steps % generations != 0
-        return wanted and self.temperature == 1 and computes_in_float32(self)
+        alike = self.temperature == 1 and computes_in_float32(self)
+        return wanted and alike and self.model.training
 
     def _grouped(self, rows: list[int], drawn: list[Drawn], rewards: Tensor, size: int) -> list[Group]:
         weighted = rewards * self.reward_weights
@@ -198,7 +204,7 @@ class GrpoTrainer(PackedGRPOTrainer):
                 rows=drawn[part],
                 rewards=values[part],
                 totals=totals[part],
-                right=[self.reader.is_right(row) for row in values[part]],
+                verdicts=[self.reader.verdict(row) for row in values[part]],
                 useful=is_useful(values[part], totals[part], self.multi_objective_aggregation),
             )
             for part in (slice(start, start + size) for start in range(0, len(rows), size))
@@ -233,7 +239,7 @@ class GrpoTrainer(PackedGRPOTrainer):
         """Metrics, the curriculum and the rollout log, from a generation."""
         for group in self.generated:
             self.questions.observe(group.question, sum(group.right), len(group.right))
-        for name, value in step_metrics(self.generated, trained, self.reader).items():
+        for name, value in step_metrics(self.generated, trained).items():
             self._metrics["train"][name].append(value)
         every = self.options.log_rollouts_every
         if not self.accelerator.is_main_process or not every or self._generation % every:

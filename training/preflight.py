@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from data.prompts import Prompter
+from data.prompts import PLAIN_TEMPLATES, Prompter
 from data.schema import Problem, Rejected, problem_row, rejected
 from inference.models import locate
 from inference.sample import render_prompts
@@ -89,7 +89,7 @@ def check_tokenizer(tokenizer: Any, style: str) -> None:
             "model_name_or_path: the tokenizer has no end token, so no completion would ever end; set "
             "`eos_token:` to the token with which its texts end, for example <|endoftext|>"
         )
-    if style != "r1_zero" and tokenizer.chat_template is None:
+    if style not in PLAIN_TEMPLATES and tokenizer.chat_template is None:
         raise ValueError(
             f"prompt_style: {style} needs a chat template and this tokenizer has none (a base model?); use "
             "`prompt_style: r1_zero`"
@@ -198,8 +198,8 @@ def check_server(args: GRPOConfig) -> None:
         if time.monotonic() >= deadline:
             raise ValueError(
                 f"vllm_server_base_url: no vLLM server answers at {url} ({reason}) after "
-                f"{args.vllm_server_timeout:g} s; start one with `trl vllm-serve --model MODEL`, or use "
-                "vllm_mode: colocate"
+                f"{args.vllm_server_timeout:g} s; start one as recipes/r1_zero/README.md "
+                "shows, or use vllm_mode: colocate"
             )
         logger.info("waiting for the vLLM server at %s (%s)", url, reason)
         time.sleep(min(5.0, max(0.1, deadline - time.monotonic())))

@@ -9,8 +9,8 @@ from typing import Any
 
 from data.language import language_share
 from data.rollouts import Rollout
+from data.schema import Outcome
 from data.thinking import thinking_format
-from rewards.accuracy import Graded
 from rewards.format import Format
 from rewards.registry import Reward
 from rewards.texts import Turn, splits
@@ -49,9 +49,13 @@ class Group:
     """For each completion its rewards in the recipe's order, before weights; NaN where one does not apply."""
     totals: list[float]
     """Their weighted sums; NaN where none applies."""
-    right: list[bool]
+    verdicts: list[Outcome]
     useful: bool
     """Whether its completions have different rewards, so that there is something to learn."""
+
+    @property
+    def right(self) -> list[bool]:
+        return [verdict == "correct" for verdict in self.verdicts]
 
 
 class Reader:
@@ -66,7 +70,8 @@ class Reader:
         self.prefilled = prefilled
         self.language = language
         self.form = Format(thinking_format=format_name, thinking_prefilled=prefilled)
-        self.grader = next((r.function for r in rewards if isinstance(r.function, Graded)), None)
+        graders = [reward.function for reward in (rewards[self.correctness], *rewards)]
+        self.grader: Any = next((function for function in graders if hasattr(function, "verdicts")), None)
 
     def facts(self, completions: Sequence[Turn], columns: dict[str, Any]) -> list[Facts]:
         """Facts of completions whose rewards were just computed, so that they are not verified again."""
@@ -83,9 +88,10 @@ class Reader:
             for form, part, verdict in zip(formatted, parts, verdicts, strict=True)
         ]
 
-    def is_right(self, rewards: Sequence[float]) -> bool:
-        """Whether a completion with these rewards is right: its correctness reward is 1 or more."""
-        return rewards[self.correctness] >= 1
+    def verdict(self, rewards: Sequence[float]) -> Outcome:
+        """Of a completion with these rewards: correct where the one that tells it is 1 or more."""
+        value = rewards[self.correctness]
+        return "unverifiable" if math.isnan(value) else "correct" if value >= 1 else "wrong"
 
 
 def correctness_column(rewards: Sequence[Reward]) -> int:
@@ -157,12 +163,13 @@ def to_rollouts(
                     truncated=row.truncated,
                     extracted=row.facts.extracted,
                     rule=row.facts.rule,
-                    right=group.right[index],
+                    verdict=group.verdicts[index],
                     formatted=row.facts.formatted,
                     language_share=row.facts.language_share,
                     rewards=dict(zip(reward_names, rewards, strict=True)),
                     reward=None if math.isnan(total) else total,
                     advantage=given[index] if given else 0.0,
+                    useful=group.useful,
                     trained=given is not None,
                 )
             )

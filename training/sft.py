@@ -38,7 +38,7 @@ class SftConfig:
     thinking_format: str = "think_tags"
     """think_tags, answer_tags, s1 or s1_steps: how thinking and response become the target."""
     prompt_style: PromptStyle = "direct"
-    """direct, zero_shot_cot, r1_zero or s1 (see data/prompts.py); evaluate with the same."""
+    """direct, zero_shot_cot, r1_zero, tinyzero or s1 (see data/prompts.py); evaluate with the same."""
     system_prompt: str | None = None
     """System message; the chat template's own default where it is not given."""
     max_overlong_fraction: float = 0.0

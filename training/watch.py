@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rewards.compare import canonical_answer
-from training.rollouts import Drawn, Group, Reader
+from training.rollouts import Drawn, Group
 
 
-def step_metrics(groups: Sequence[Group], trained: Sequence[Group], reader: Reader) -> dict[str, float]:
+def step_metrics(groups: Sequence[Group], trained: Sequence[Group]) -> dict[str, float]:
     """Metrics of one generation; NaN where there is nothing to count.
 
     Args:
@@ -22,28 +22,23 @@ def step_metrics(groups: Sequence[Group], trained: Sequence[Group], reader: Read
         trained: those of them that are trained on.
     """
     rows = [
-        (row, right, rewards, total)
+        (row, right, total)
         for group in groups
-        for row, right, rewards, total in zip(
-            group.rows, group.right, group.rewards, group.totals, strict=True
-        )
+        for row, right, total in zip(group.rows, group.right, group.totals, strict=True)
     ]
-    right_lengths = [len(row.token_ids) for row, right, _, _ in rows if right]
-    wrong_lengths = [len(row.token_ids) for row, right, _, _ in rows if not right]
-    correctness = [rewards[reader.correctness] for _, _, rewards, _ in rows]
+    right_lengths = [len(row.token_ids) for row, right, _ in rows if right]
+    wrong_lengths = [len(row.token_ids) for row, right, _ in rows if not right]
     return {
         "rollouts/reward": mean(total for *_, total in rows),
-        "rollouts/right": mean(right for _, right, _, _ in rows),
-        "rollouts/unverifiable": mean(math.isnan(value) for value in correctness),
+        "rollouts/right": mean(right for _, right, _ in rows),
+        "rollouts/unverifiable": mean(v == "unverifiable" for group in groups for v in group.verdicts),
         "rollouts/truncated": mean(row.truncated for row, *_ in rows),
         "rollouts/length": mean(len(row.token_ids) for row, *_ in rows),
         "rollouts/length_right": mean(right_lengths),
         "rollouts/length_wrong": mean(wrong_lengths),
         "rollouts/formatted": mean(row.facts.formatted for row, *_ in rows),
-        "rollouts/formatted_wrong": mean(row.facts.formatted and not right for row, right, _, _ in rows),
-        "rollouts/repeated_answer": _repeated_answer(
-            [row for row, right, _, _ in rows if not right], len(rows)
-        ),
+        "rollouts/formatted_wrong": mean(row.facts.formatted and not right for row, right, _ in rows),
+        "rollouts/repeated_answer": _repeated_answer([row for row, right, _ in rows if not right], len(rows)),
         "rollouts/language": mean(
             row.facts.language_share for row, *_ in rows if row.facts.language_share is not None
         ),
