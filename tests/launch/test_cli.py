@@ -63,8 +63,10 @@ def test_show_rollouts_loads_what_reads_tables_and_no_more(tmp_path: Path) -> No
         "advantage": 0.0,
         "reward": 1.0,
     }
-    flags = dict.fromkeys(("truncated", "right", "formatted", "trained"), True)
-    rollout = Rollout(**texts, **numbers, **flags, language_share=None, rewards={"accuracy": 1.0})
+    flags = dict.fromkeys(("truncated", "formatted", "useful", "trained"), True)
+    rollout = Rollout(
+        **texts, **numbers, **flags, language_share=None, verdict="correct", rewards={"accuracy": 1.0}
+    )
     write_rollouts(tmp_path, 0, [rollout])
     page = tmp_path / "page.html"
     for more in ([], ["--html", str(page)]):
