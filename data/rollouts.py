@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,9 @@ class Rollout:
     """Whether its group was trained on; False where others were taken."""
 
 
+_PLAIN = tuple(field.name for field in fields(Rollout) if field.name != "rewards")
+
+
 def rollout_path(folder: Path, step: int) -> Path:
     """File of a generation in a stage's folder."""
     return folder / FOLDER / f"step-{step:06d}.parquet"
@@ -81,9 +84,8 @@ def write_rollouts(folder: Path, step: int, rollouts: Sequence[Rollout]) -> None
 
 
 def _flat(rollout: Rollout) -> dict[str, Any]:
-    row = asdict(rollout)
-    rewards = row.pop("rewards")
-    return {**row, **{REWARD_PREFIX + name: value for name, value in rewards.items()}}
+    row = {name: getattr(rollout, name) for name in _PLAIN}
+    return {**row, **{REWARD_PREFIX + name: value for name, value in rollout.rewards.items()}}
 
 
 def logged_steps(folder: Path) -> list[int]:
@@ -105,7 +107,6 @@ def read_rollouts(folder: Path, step: int) -> Iterator[Rollout]:
         rows = pq.read_table(path).to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} is not readable ({error})") from error
-    plain = [field.name for field in fields(Rollout) if field.name != "rewards"]
     for row in rows:
         rewards = {key.removeprefix(REWARD_PREFIX): row[key] for key in row if key.startswith(REWARD_PREFIX)}
-        yield Rollout(**{name: row[name] for name in plain}, rewards=rewards)
+        yield Rollout(**{name: row[name] for name in _PLAIN}, rewards=rewards)

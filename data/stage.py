@@ -45,7 +45,10 @@ def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type) -> Non
     except ValueError as error:
         _fail(error)
     if planned is None:  # other ranks of a launch work, rank 0 alone keeps the folder
-        body(*configs, stage_folder(recipe))
+        try:
+            body(*configs, stage_folder(recipe))
+        except ValueError as error:
+            _fail(error, f"(process {rank()})")
     elif planned.state != "finished":
         _run_in_folder(body, configs, recipe, planned)
     elif first:

@@ -235,6 +235,7 @@ _NOT_RESULT = (
     "manifest.json",
     "metrics.json",
     "rejected",
+    "rollouts",
     "trainer_state",
 )
 

@@ -18,6 +18,10 @@ from inference.engine import SamplingParams
 _BLOCK = 256
 
 
+class NotFiniteError(ValueError):
+    """A model gives no probabilities: its weights or activations have overflowed."""
+
+
 def choose(
     logits_RV: Tensor, params: Sequence[SamplingParams], seeds: Sequence[int], places: Sequence[int]
 ) -> Tensor:
@@ -25,6 +29,9 @@ def choose(
 
     A row's token follows from its logits, its seed and its place in the sequence alone: the
     cumulative distribution is inverted at `uniforms(seed, place)`.
+
+    Raises:
+        NotFiniteError: the logits of a sampled row are NaN or infinite.
     """
     if not params:
         return torch.empty(0, dtype=torch.long)
@@ -64,6 +71,8 @@ def _invert(probabilities_RV: Tensor, uniforms_R: Tensor) -> Tensor:
     rows, size = probabilities_RV.shape
     padded = torch.nn.functional.pad(probabilities_RV, (0, -size % _BLOCK)).view(rows, -1, _BLOCK)
     blocks = padded.sum(-1).double().cumsum(-1)
+    if not blocks[:, -1].isfinite().all():
+        raise NotFiniteError("the model's logits are not finite: it gives no probabilities to draw from")
     target_R1 = (uniforms_R * blocks[:, -1]).unsqueeze(1)
     block_R1 = torch.searchsorted(blocks, target_R1, right=True).clamp(max=blocks.shape[1] - 1)
     before_R1 = torch.where(block_R1 > 0, blocks.gather(1, (block_R1 - 1).clamp(min=0)), 0.0)

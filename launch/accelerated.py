@@ -19,6 +19,11 @@ def main() -> None:
         launch()
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)
+    except Exception as error:
+        failure = getattr(error, "get_first_failure", None)  # torch's ChildFailedError, of several processes
+        if failure is None:
+            raise
+        sys.exit(failure()[1].exitcode)
 
 
 if __name__ == "__main__":

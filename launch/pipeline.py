@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data.recipe import Recipe, RecipeError, load_pipeline, load_recipe
 from data.run_folder import plan, read_manifest, stage_folder
@@ -54,10 +55,39 @@ def check_stage(recipe: Recipe, overrides: Sequence[str] = ()) -> None:
         raise recipe.error(str(error)) from error
     stage_command(recipe, overrides)
     classes = stage.config_classes()
-    if any("use_cpu" in cls.__dataclass_fields__ for cls in classes):
-        # the machine that checks a recipe need not have the GPUs that its bf16 needs
-        recipe = dataclasses.replace(recipe, fields={**recipe.fields, "use_cpu": True})
-    configure(recipe, classes, overrides)
+    configure(_as_if_launched(recipe, classes), classes, overrides)
+
+
+def _as_if_launched(recipe: Recipe, classes: Sequence[type]) -> Recipe:
+    """The recipe for this process alone, which has neither the GPUs that its bf16 needs nor the other
+    processes among which TRL divides a generation: it stands for all of them."""
+    fields = {field.name: field for cls in classes for field in dataclasses.fields(cls)}
+    changes: dict[str, Any] = {"use_cpu": True} if "use_cpu" in fields else {}
+    if "num_generations" in fields:
+        for key in ("per_device_train_batch_size", "per_device_eval_batch_size"):
+            changes[key] = recipe.fields.get(key, fields[key].default) * _processes(recipe)
+    return dataclasses.replace(recipe, fields={**recipe.fields, **changes})
+
+
+def _processes(recipe: Recipe) -> int:
+    """How many processes the recipe's launch starts, over all machines."""
+    import yaml
+
+    own = recipe.launch.get("num_processes")
+    return int(own or yaml.safe_load(_launch_config(recipe).read_text(encoding="utf-8"))["num_processes"])
+
+
+def _launch_config(recipe: Recipe) -> Path:
+    """The accelerate config of a recipe's launch.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    config = ACCELERATE_CONFIGS / f"{recipe.launch.get('config', 'cpu')}.yaml"
+    if not config.is_file():
+        known = ", ".join(sorted(path.stem for path in ACCELERATE_CONFIGS.glob("*.yaml")))
+        raise recipe.error(f"launch: no launch config {config.stem!r}; there are {known}")
+    return config
 
 
 def stage_command(recipe: Recipe, overrides: Sequence[str] = ()) -> list[str]:
@@ -72,13 +102,9 @@ def stage_command(recipe: Recipe, overrides: Sequence[str] = ()) -> list[str]:
         if recipe.launch:
             raise recipe.error(f"launch: stage {recipe.stage!r} runs as one process; remove the key")
         return [sys.executable, *arguments]
-    options = dict(recipe.launch or {"config": "cpu"})
-    config = ACCELERATE_CONFIGS / f"{options.pop('config')}.yaml"
-    if not config.is_file():
-        known = ", ".join(sorted(path.stem for path in ACCELERATE_CONFIGS.glob("*.yaml")))
-        raise recipe.error(f"launch: no launch config {config.stem!r}; there are {known}")
+    options = {key: value for key, value in recipe.launch.items() if key != "config"}
     flags = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-    launcher = [sys.executable, "-m", "launch.accelerated", "--config_file", str(config)]
+    launcher = [sys.executable, "-m", "launch.accelerated", "--config_file", str(_launch_config(recipe))]
     return [*launcher, *flags, *arguments]
 
 

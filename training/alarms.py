@@ -147,12 +147,16 @@ RULES = (
 
 
 def has_collapsed(history: History) -> bool:
-    """Whether the mean reward of the last steps is less than half of the best that it was over as many
-    steps."""
-    if len(history) < 2 * COLLAPSE_WINDOW:
+    """Whether the reward has fallen, by COLLAPSE_WINDOW steps."""
+    return len(history) >= 2 * COLLAPSE_WINDOW and has_fallen(history, COLLAPSE_WINDOW)
+
+
+def has_fallen(history: History, steps: int) -> bool:
+    """Whether the mean reward of the last steps is less than half of the best over as many steps before."""
+    if len(history) <= steps:
         return False
     rewards = np.nan_to_num([_value(step, "rollouts/reward") for step in history])
-    means = np.convolve(rewards, np.ones(COLLAPSE_WINDOW) / COLLAPSE_WINDOW, mode="valid")
+    means = np.convolve(rewards, np.ones(steps) / steps, mode="valid")
     best = float(means[:-1].max())
     return best > 0 and float(means[-1]) < 0.5 * best
 
@@ -186,6 +190,8 @@ class Alarms(TrainerCallback):
         self.examples = examples
         self.seen: dict[str, int] = {}
         """Each failure with the step at which it was first seen by this process."""
+        self.doubtful: int | None = None
+        """Step of the newest checkpoint, until the steps after it have shown that it is good."""
 
     def on_log(
         self,
@@ -198,6 +204,8 @@ class Alarms(TrainerCallback):
         if "rollouts/reward" not in (logs or {}):
             return
         history = _steps(state)
+        if self.doubtful is not None and state.global_step >= self.doubtful + self.patience:
+            self._promote(args, state)
         before = {rule.name for rule in active(history[:-1], self.patience)}
         for rule in active(history, self.patience):
             if rule.name not in before:
@@ -221,12 +229,20 @@ class Alarms(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A checkpoint of a healthy run is the one that is never deleted."""
-        history = _steps(state)
-        if any(rule.broken for rule in active(history, self.patience)) or has_collapsed(history):
+        self._promote(args, state)  # the one before
+        self.doubtful = state.global_step
+
+    def _promote(self, args: TrainingArguments, state: TrainerState) -> None:
+        """The newest checkpoint is good when the steps after it are: then the trainer never deletes it."""
+        history, saved = _steps(state), self.doubtful
+        if saved is None or args.metric_for_best_model:
             return
-        if not args.metric_for_best_model:
-            state.best_model_checkpoint = str(Path(args.output_dir or "") / f"checkpoint-{state.global_step}")
+        after = sum(step["step"] > saved for step in history)
+        fallen = after and (has_fallen(history, after) or has_collapsed(history))
+        broken = any(rule.broken for rule in active(history, self.patience))
+        if after and not fallen and not broken:
+            state.best_model_checkpoint = str(Path(args.output_dir or "") / f"checkpoint-{saved}")
+            self.doubtful = None
 
 
 def _steps(state: TrainerState) -> History:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.language import SCRIPT_OF
 from data.prompts import Prompter, PromptStyle
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
@@ -79,6 +80,8 @@ class GrpoConfig(RolloutOptions):
         super().__post_init__()
         thinking_format(self.thinking_format)
         build_rewards(self.rewards, self.thinking_format)
+        if self.language is not None and self.language not in SCRIPT_OF:
+            raise ValueError(f"language: {self.language!r} is not one of {', '.join(sorted(SCRIPT_OF))}")
         if self.prompt_style == "few_shot":
             raise ValueError("prompt_style: few_shot is for sampling and evaluation; train with direct")
         if not 0 <= self.max_rejected_fraction < 1:
@@ -111,10 +114,12 @@ def grpo(config: GrpoConfig, args: GRPOConfig, model: ModelConfig, folder: Path)
     questions, evaluation, left_out = load_questions(config, args, model, prompter, rewards, folder)
     check_server(args)
     trainer = make_trainer(config, args, model, prompter, rewards, questions, evaluation)
-    result = resume_or_train(trainer, folder)
+    try:
+        result = resume_or_train(trainer, folder)
+    finally:  # also of a run that has stopped itself
+        if args.process_index == 0:
+            write_json(folder / "log_history.json", trainer.state.log_history)
     history = [step for step in trainer.state.log_history if "rollouts/reward" in step]
-    if args.process_index == 0:
-        write_json(folder / "log_history.json", trainer.state.log_history)
     return {
         "questions": len(questions),
         "left_out": left_out,

@@ -29,6 +29,7 @@ from trl.extras.profiling import profiling_context
 from data.prompts import Prompter
 from data.rollouts import write_rollouts
 from data.store import read_json, write_json
+from inference.choice import NotFiniteError
 from inference.engine import Generation
 from inference.sample import attempt_seed
 from rewards.checked import checked
@@ -174,13 +175,14 @@ class GrpoTrainer(PackedGRPOTrainer):
 
     def _draw(self, prompts: list[tuple[int, ...]], seeds: list[int], size: int) -> list[Generation]:
         if self._engine is not None:
-            with profiling_context(self, "rollouts"):
-                return self._engine.generate(
-                    prompts,
-                    seeds,
-                    logprobs=self._sampled_logprobs_do,
-                    longest_row=self.longest_row if self.rehearses and self._engine.engine is None else None,
-                )
+            longest = self.longest_row if self.rehearses and self._engine.engine is None else None
+            try:
+                with profiling_context(self, "rollouts"):
+                    return self._engine.generate(
+                        prompts, seeds, logprobs=self._sampled_logprobs_do, longest_row=longest
+                    )
+            except NotFiniteError as error:
+                raise self._stopped(str(error)) from error
         ids, logprobs = super()._generate_single_turn([list(prompt) for prompt in prompts], None, {}, size)
         rows = zip(ids, logprobs or [None] * len(ids), strict=True)
         return [finished(self._tokenizer, list(row), self.eos_token_ids, of_row) for row, of_row in rows]
@@ -189,8 +191,7 @@ class GrpoTrainer(PackedGRPOTrainer):
     def _sampled_logprobs_do(self) -> bool:
         """Whether TRL wants log-probabilities of the policy that generated, and those of generation are
         them."""
-        generations = self.args.steps_per_generation * self.num_iterations
-        wanted = self.args.gradient_accumulation_steps % generations != 0
+        wanted = self.args.gradient_accumulation_steps % self._steps_per_generation != 0
         alike = self.temperature == 1 and computes_in_float32(self)
         return wanted and alike and self.model.training
 
@@ -242,7 +243,11 @@ class GrpoTrainer(PackedGRPOTrainer):
         for name, value in step_metrics(self.generated, trained).items():
             self._metrics["train"][name].append(value)
         every = self.options.log_rollouts_every
-        if not self.accelerator.is_main_process or not every or self._generation % every:
+        if (
+            not self.accelerator.is_main_process
+            or not every
+            or self._step // self._steps_per_generation % every
+        ):
             return
         size = self.num_generations
         given = list(self._logs["advantages"])[-size * len(trained) :]
@@ -274,9 +279,9 @@ class GrpoTrainer(PackedGRPOTrainer):
         return "\n".join(shown)
 
     @property
-    def _generation(self) -> int:
-        """Number of the generation of this step."""
-        return self._step // (self.args.steps_per_generation * self.num_iterations)
+    def _steps_per_generation(self) -> int:
+        """Micro-batches that one generation serves."""
+        return self.args.steps_per_generation * self.num_iterations
 
     # -------------------------------------------------------------- training
 
@@ -303,12 +308,14 @@ class GrpoTrainer(PackedGRPOTrainer):
         """Called before each optimizer step."""
         norm: Any = super()._get_grad_norm(model, grad_norm)
         if self.options.stop_on_nan and not math.isfinite(float(norm)):
-            kept = self.state.best_model_checkpoint or "no checkpoint yet"
-            raise TrainingStoppedError(
-                f"step {self.state.global_step + 1}: the gradient is not finite ({float(norm)}) and the "
-                f"model was not moved; lower learning_rate, or train in float32. Last good checkpoint: {kept}"
-            )
+            raise self._stopped(f"the gradient is not finite ({float(norm)})")
         return norm
+
+    def _stopped(self, why: str) -> TrainingStoppedError:
+        return TrainingStoppedError(
+            f"step {self.state.global_step + 1}: {why}; lower learning_rate or train in float32. Last good "
+            f"checkpoint: {self.state.best_model_checkpoint or 'none yet'}"
+        )
 
     # -------------------------------------------------------------- checkpoints
 
@@ -320,7 +327,8 @@ class GrpoTrainer(PackedGRPOTrainer):
         checkpoint.mkdir(exist_ok=True)  # every process writes into it
         if self.args.sync_ref_model:
             save_reference(self.accelerator, self.ref_model, checkpoint)
-        torch.save(self._buffered_inputs, checkpoint / f"rollout_buffer_{self.args.process_index}.pt")
+        if self._step % self._steps_per_generation:
+            torch.save(self._buffered_inputs, checkpoint / f"rollout_buffer_{self.args.process_index}.pt")
         if self.accelerator.is_main_process:
             write_json(
                 checkpoint / "grpo_state.json", {"step": self._step, "questions": self.questions.state()}
@@ -338,11 +346,10 @@ class GrpoTrainer(PackedGRPOTrainer):
         if self.args.sync_ref_model:
             load_reference(self.accelerator, self.ref_model, folder)
         buffer = folder / f"rollout_buffer_{self.args.process_index}.pt"
+        device = self.accelerator.device
         if buffer.is_file():
-            self._buffered_inputs = torch.load(
-                buffer, map_location=self.accelerator.device, weights_only=True
-            )
-        else:
+            self._buffered_inputs = torch.load(buffer, map_location=device, weights_only=True)
+        elif self._step % self._steps_per_generation:
             logger.warning(
                 "%s has no rollouts of process %d; they are drawn anew", folder, self.args.process_index
             )
@@ -357,7 +364,8 @@ class _Handed:
 
     @property
     def inputs(self) -> list[dict[str, Any]]:
-        return [question.columns for question, _ in self.rows]
+        """What TRL's code goes by; as texts, so that it does not parse completions."""
+        return [{"prompt": question.prompt.text} for question, _ in self.rows]
 
 
 def _indices(questions: Questions) -> Dataset:

@@ -18,14 +18,24 @@ class StepLines(ProgressCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if logs is None or "rollouts/reward" not in logs:
+        if logs is None or "loss" not in logs:
             super().on_log(args, state, control, logs=logs, **kwargs)
         elif state.is_world_process_zero and self.training_bar is not None:
             self.training_bar.write(step_line(state.global_step, logs))
 
 
 def step_line(step: int, logs: dict[str, Any]) -> str:
-    """What matters of a step; metrics that it has not are left out."""
+    """What matters of a step; a step on completions of an earlier one has no rollouts of its own."""
+    parts = [
+        f"step {step}",
+        *(_rollouts(logs) if "rollouts/reward" in logs else [f"loss {_number(logs['loss'], 4)}"]),
+        *(f"{key} {_number(logs[key], 3)}" for key in ("entropy", "kl", "grad_norm") if key in logs),
+        f"{logs['step_time']:.2f} s" if logs.get("step_time") is not None else "",
+    ]
+    return "  ".join(part for part in parts if part)
+
+
+def _rollouts(logs: dict[str, Any]) -> list[str]:
     rewards = [
         f"{key.split('/')[1]} {value:.2f}"
         for key, value in logs.items()
@@ -37,17 +47,13 @@ def step_line(step: int, logs: dict[str, Any]) -> str:
         if logs.get(f"rollouts/length_{name}") is not None
     ]
     drawn = int(logs["groups/drawn"])
-    parts = [
-        f"step {step}",
+    return [
         f"reward {_number(logs['rollouts/reward'])} ({', '.join(rewards)})",
         f"right {_number(logs['rollouts/right'])}",
         f"useful groups {round(logs['groups/useful'] * drawn)}/{drawn}",
         f"tokens {_number(logs['rollouts/length'], 0)} ({', '.join(lengths)})",
         f"cut off {_number(logs['rollouts/truncated'])}",
-        *(f"{key} {_number(logs[key], 3)}" for key in ("entropy", "kl", "grad_norm") if key in logs),
-        f"{logs['step_time']:.2f} s" if logs.get("step_time") is not None else "",
     ]
-    return "  ".join(part for part in parts if part)
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -16,7 +16,7 @@ Curriculum = Literal["uniform", "pass_rate"]
 
 HALF_LIFE_EPOCHS = 1.0
 """What was seen of a question counts half after so many groups per question: the policy has moved on."""
-PRIOR = 2.0
+PRIOR = 1.0
 """Completions with the mean pass rate that every question is taken to have had."""
 LEAST_WEIGHT = 0.02
 """Weight of a question that never gave a mixed group, against one that always does."""
@@ -37,9 +37,10 @@ class Questions:
 
     uniform: every question once, in a shuffled order, then again in another one. The first order is that of
     `trl.GRPOTrainer` with the same seed.
-    pass_rate: questions are drawn by the probability that a group on them is mixed, 1 - p^G - (1 - p)^G, p
-    being the pass rate that was observed, in which older groups count less and which starts at the mean of
-    all."""
+    pass_rate: questions are drawn by the probability that a group on them is mixed, 1 - p^G - (1 - p)^G. The
+    pass rate p has a beta distribution: what was observed, older groups counting less, after a prior with
+    the mean of all questions.
+    """
 
     def __init__(
         self,
@@ -107,16 +108,24 @@ class Questions:
 
     def weights(self) -> np.ndarray:
         """Of each question, for the pass_rate curriculum; positive."""
-        rate = self.pass_rates()
-        mixed = 1 - rate**self.num_generations - (1 - rate) ** self.num_generations
+        from scipy.special import betaln
+
+        a, b = self._beta()
+        size, norm = self.num_generations, betaln(a, b)
+        mixed = 1 - np.exp(betaln(a + size, b) - norm) - np.exp(betaln(a, b + size) - norm)
         return np.maximum(mixed, LEAST_WEIGHT)
 
     def pass_rates(self) -> np.ndarray:
         """Expected pass rate of each question, in (0, 1)."""
+        a, b = self._beta()
+        return a / (a + b)
+
+    def _beta(self) -> tuple[np.ndarray, np.ndarray]:
+        """Parameters of the distribution of each question's pass rate."""
         kept = self._kept(self.last)
         right, seen = self.right * kept, self.seen * kept
         mean = (right.sum() + 1) / (seen.sum() + 2)
-        return (right + PRIOR * mean) / (seen + PRIOR)
+        return right + PRIOR * mean, seen - right + PRIOR * (1 - mean)
 
     def observe(self, index: int, right: int, completions: int) -> None:
         """Take in that `right` of `completions` on a question were right."""
