@@ -72,7 +72,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
 ) -> None:
     """The last checkpoint is half-written, as a kill leaves it; the one before it is inside a generation."""
     stage = {"dynamic_sampling": 2, "curriculum": "pass_rate"} if "num_generations" in options else {}
-    chosen = {"max_steps": 6, "save_steps": 3, **options}
+    chosen: dict[str, Any] = {"max_steps": 6, "save_steps": 3, **options}
     for name in ("whole", "parts"):
         run(tiny_model, tmp_path / name, rewards=[reward(parity)], stage=stage, **chosen)
     last = tmp_path / "parts" / "checkpoint-6"
@@ -92,7 +92,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
 
 
 def test_groups_without_advantage_are_replaced_up_to_the_cap(tiny_model: Path, tmp_path: Path) -> None:
-    options = {"num_generations": 2, "per_device_train_batch_size": 8, "max_steps": 3}
+    options: dict[str, Any] = {"num_generations": 2, "per_device_train_batch_size": 8, "max_steps": 3}
     for rounds in (0, 1, 4):
         folder = tmp_path / str(rounds)
         run(tiny_model, folder, rewards=[reward(parity)], stage={"dynamic_sampling": rounds}, **options)
@@ -204,9 +204,13 @@ def test_held_out_problems_are_evaluated_and_not_trained_on(tiny_model: Path, tm
         Problem(id=problem_id(f"eval {i}"), question=f"eval {i}", answer="1", role="eval") for i in range(8)
     ]
     write_problems(tmp_path / "held", held_out)
-    options = {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 8}
+    options: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 8}
     stage = {"eval_problems": str(tmp_path / "held")}
-    more = {"num_generations_eval": 1, "steps_per_generation": 2, "per_device_train_batch_size": 8}
+    more: dict[str, Any] = {
+        "num_generations_eval": 1,
+        "steps_per_generation": 2,
+        "per_device_train_batch_size": 8,
+    }
     run(tiny_model, tmp_path / "out", stage=stage, max_steps=4, **options, **more)
     history = read_json(tmp_path / "out" / "log_history.json")
     rewards = [step["eval_rewards/digits/mean"] for step in history if "eval_reward" in step]

@@ -16,9 +16,10 @@ from trl import GRPOConfig
 
 from data.schema import Problem, problem_id
 from data.store import write_problems
+from rewards.registry import build_rewards
 from tests.training.grpo_runs import problems, reward, run
 from training.grpo import GrpoConfig
-from training.preflight import check_processes, check_server, columns, context_tokens
+from training.preflight import check_arguments, check_processes, check_server, columns, context_tokens
 
 
 def boom(**columns: Any) -> list[float]:
@@ -75,12 +76,6 @@ def test_mistakes_of_a_run(tiny_model: Path, tmp_path: Path, monkeypatch: pytest
     refuses("min_p: only with use_vllm", min_p=0.1)
     refuses("repetition_penalty: only with use_vllm", repetition_penalty=1.1)
     refuses("generation_kwargs: only with use_vllm", generation_kwargs={"num_beams": 2})
-    refuses(
-        "kimi_length compares the completions of a group",
-        rewards=["kimi_length"],
-        per_device_train_batch_size=6,
-        steps_per_generation=2,
-    )
     refuses("eval_problems: .* is in problems too", stage={"eval_problems": str(tmp_path / "out-problems")})
     refuses("model_name_or_path: /absent does not exist", model=Path("/absent"))
     refuses(
@@ -145,6 +140,16 @@ def test_context_is_that_of_the_model_and_of_vllm(tiny_model: Path, tmp_path: Pa
     args.use_vllm, args.vllm_max_model_length = True, 1024
     assert context_tokens(str(tiny_model), args) == 1024
     assert context_tokens("no-such/model-on-any-hub", args) is None
+
+
+def test_groups_that_processes_share_are_no_place_for_kimi_length(tmp_path: Path) -> None:
+    args = GRPOConfig(output_dir=str(tmp_path), bf16=False, use_cpu=True, num_generations=8)
+    rewards = build_rewards(["kimi_length"])
+    check_arguments(args, rewards)
+    args.per_device_train_batch_size = 4  # as in a launch of two processes
+    with pytest.raises(ValueError, match="kimi_length compares the completions of a group"):
+        check_arguments(args, rewards)
+    check_arguments(args, build_rewards(["accuracy"]))
 
 
 def test_metadata_reaches_rewards_and_hides_nothing() -> None:
