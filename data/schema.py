@@ -157,18 +157,19 @@ _STRING_COLUMNS = {
     Problem: tuple(f.name for f in fields(Problem)),
     Rejected: tuple(f.name for f in fields(Rejected)),
 }
+_LABEL_STRINGS = ("right", "model", "labeller")
 _INTEGER_COLUMNS = ("prompt_tokens", "thinking_tokens", "completion_tokens", "seed")
 
 
 @cache
 def table_features(table: str) -> datasets.Features:
-    """Declared columns of a table: problems, attempts, traces, rejected or verdicts (what became of each
-    candidate).
+    """Declared columns of a table: problems, attempts, traces, step_labels, rejected or verdicts (what became
+    of each candidate).
 
     Raises:
         ValueError: any other name.
     """
-    from datasets import Features, Value
+    from datasets import Features, List, Value
 
     strings = {
         name: Value("string") for name in _STRING_COLUMNS[Rejected if table == "rejected" else Problem]
@@ -183,6 +184,9 @@ def table_features(table: str) -> datasets.Features:
         }
         verdict = {"verdict": Value("string"), "extracted": Value("string")}
         return Features({**strings, "index": Value("int64"), **completion, **verdict})
+    if table == "step_labels":
+        labels = {"steps": List(Value("string")), "labels": List(Value("float64"))}
+        return Features({**strings, **labels, **{name: Value("string") for name in _LABEL_STRINGS}})
     raise ValueError(
-        f"no table is called {table!r}; tables are problems, attempts, traces, rejected, verdicts"
+        f"no table is called {table!r}; tables are problems, attempts, traces, step_labels, rejected, verdicts"
     )

@@ -1,0 +1,1 @@
+"""Reward models that judge steps: one protocol, and what implements it."""
