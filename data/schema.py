@@ -188,5 +188,6 @@ def table_features(table: str) -> datasets.Features:
         labels = {"steps": List(Value("string")), "labels": List(Value("float64"))}
         return Features({**strings, **labels, **{name: Value("string") for name in _LABEL_STRINGS}})
     raise ValueError(
-        f"no table is called {table!r}; tables are problems, attempts, traces, step_labels, rejected, verdicts"
+        f"no table is called {table!r}; tables are problems, attempts, traces, step_labels, rejected and "
+        "verdicts"
     )

@@ -33,7 +33,7 @@ class Scorer(Protocol):
 
 
 def aggregate(scores: Sequence[float], how: Aggregation) -> float:
-    """One score of a solution from those of its steps (Let's Verify Step by Step, arXiv 2305.20050, appendix F;
+    """One score of a solution from those of its steps (arXiv 2305.20050, appendix F;
     search-and-learn@6f81cac:src/sal/utils/score.py); 0 for a solution without steps."""
     if not scores:
         return 0.0
