@@ -12,10 +12,13 @@ from typing import Any
 from rewards.registry import Reward
 from rewards.texts import Turn
 
+LARGEST = 3.4028234663852886e38
+"""Of float32, in which the trainer holds rewards."""
+
 
 def checked(reward: Reward) -> Callable[..., Any]:
     """The reward's function, which raises a ValueError that names the reward when it raises anything, or does
-    not return one finite number or None for each completion. Async functions stay async."""
+    not return one number (finite in float32) or None for each completion. Async functions stay async."""
     function: Any = reward.function
     call = function if inspect.isfunction(function) else function.__call__
 
@@ -63,13 +66,13 @@ def _checked(name: str, values: Any, completions: Sequence[Turn]) -> list[float 
         if value is not None and not _is_finite(value):
             raise ValueError(
                 f"reward {name!r} returned {value!r} for the completion {str(completion)[:200]!r}; return a "
-                "finite number, or None for what it cannot judge"
+                "number that is finite in float32, or None for what it cannot judge"
             )
     return [None if value is None else float(value) for value in values]
 
 
 def _is_finite(value: Any) -> bool:
     try:
-        return math.isfinite(value)
+        return math.isfinite(value) and abs(value) <= LARGEST
     except (TypeError, ValueError):
         return False

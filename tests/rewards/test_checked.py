@@ -36,6 +36,10 @@ def test_numpy_and_torch_numbers_pass() -> None:
         ([1.0], "'mine' returned 1 values for 2 completions"),
         ([1.0, math.nan], "'mine' returned nan for the completion 'two'"),
         ([math.inf, 0.0], "'mine' returned inf for the completion 'one'"),
+        (
+            [1e39, 0.0],
+            "'mine' returned 1e\\+39 for the completion 'one'; return a number that is finite in float32",
+        ),
         ([1.0, "much"], "'mine' returned 'much' for the completion 'two'"),
         (1.0, "'mine' returned float, not a list"),
         (None, "'mine' returned NoneType, not a list"),
