@@ -37,7 +37,7 @@ class PackedGRPOTrainer(GRPOTrainer):
     _begun: int | None = None
     """Optimizer step at which this process began."""
     _skipping: tuple[Tensor, Tensor] | None = None
-    """Within `_compute_loss`: the rows to forward, and the log-probabilities that stand for all others."""
+    """Within `_compute_loss`: the rows that count, and the log-probabilities that stand for all others."""
 
     @property
     def rehearses(self) -> bool:
@@ -47,14 +47,12 @@ class PackedGRPOTrainer(GRPOTrainer):
         return self.longest_row is not None and self.state.global_step < self._begun + REHEARSED_STEPS
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """TRL's loss; a row whose advantage is 0 is not forwarded where it has no other part in it."""
+        """TRL's loss; a row without advantage or tokens is not forwarded where it has no other part in it."""
         advantages_B, tokens_BC = inputs["advantages"], inputs["completion_mask"]
-        rows = advantages_B.nonzero().squeeze(1)
-        if self.model.training and self._only_advantages_count and not self.rehearses:
-            rows = rows if len(rows) else tokens_BC.sum(1).argmin().unsqueeze(0)  # every process takes part
+        if self.model.training and self._only_advantages_count:
             stand_in = inputs.get("old_per_token_logps")
             self._skipping = (
-                rows,
+                _rows_that_count(advantages_B, tokens_BC.sum(1)),
                 tokens_BC.new_zeros(tokens_BC.shape, dtype=torch.float32) if stand_in is None else stand_in,
             )
         try:
@@ -64,8 +62,9 @@ class PackedGRPOTrainer(GRPOTrainer):
 
     @property
     def _only_advantages_count(self) -> bool:
-        """Whether a row without advantage has no gradient: no KL, no entropy bonus, no load balancing."""
-        bonus = self._entropy_bonus_enabled or self.aux_loss_enabled
+        """Whether a row without advantage has no gradient (no KL, no entropy bonus, no load balancing) and no
+        metric of its own (the weights of vespo)."""
+        bonus = self._entropy_bonus_enabled or self.aux_loss_enabled or self.loss_type == "vespo"
         return self.beta == 0 and not bonus and self.top_entropy_quantile == 1
 
     def _get_per_token_logps_and_entropies(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -79,11 +78,11 @@ class PackedGRPOTrainer(GRPOTrainer):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Log-probabilities and entropies, (B, C), of the completion tokens."""
         ids_BT, mask_BT, tokens = input_ids, attention_mask, logits_to_keep
-        if self._skipping is not None:
-            ids_BT, mask_BT = ids_BT[self._skipping[0]], mask_BT[self._skipping[0]]
-        mask_BC = mask_BT[:, -tokens:]
-        if self.rehearses:
+        full = self.rehearses and not options.get("compute_aux_loss")  # which every token has a part in
+        if full:
             ids_BT, mask_BT, tokens = self._at_full_length(ids_BT, mask_BT, tokens)
+        elif self._skipping is not None:
+            ids_BT, mask_BT = ids_BT[self._skipping[0]], mask_BT[self._skipping[0]]
         logprobs_BC, entropies_BC, aux_loss = self._forward(
             model, ids_BT, mask_BT, tokens, batch_size, **options
         )
@@ -91,10 +90,12 @@ class PackedGRPOTrainer(GRPOTrainer):
         entropies_BC = None if entropies_BC is None else entropies_BC[:, :logits_to_keep]
         if self._skipping is not None:
             rows, stand_in = self._skipping
-            logprobs_BC = stand_in.index_copy(0, rows, logprobs_BC)
-            if entropies_BC is not None:  # so that the logged mean is that of the forwarded tokens
-                mean = (entropies_BC.detach() * mask_BC).sum() / mask_BC.sum().clamp(min=1)
-                entropies_BC = mean.expand(stand_in.shape).index_copy(0, rows, entropies_BC)
+            among = rows if full else slice(None)
+            logprobs_BC = stand_in.index_copy(0, rows, logprobs_BC[among])
+            if entropies_BC is not None:  # so that the logged mean is that of the tokens that count
+                mask_BC = attention_mask[rows, -logits_to_keep:]
+                mean = (entropies_BC[among].detach() * mask_BC).sum() / mask_BC.sum().clamp(min=1)
+                entropies_BC = mean.expand(stand_in.shape).index_copy(0, rows, entropies_BC[among])
         return logprobs_BC, entropies_BC, aux_loss
 
     def _at_full_length(self, ids_BT: Tensor, mask_BT: Tensor, tokens: int) -> tuple[Tensor, Tensor, int]:
@@ -128,3 +129,11 @@ class PackedGRPOTrainer(GRPOTrainer):
             if options.get("compute_entropy"):
                 entropies.append(packed.unpack(output.entropy))
         return torch.cat(logprobs), torch.cat(entropies) if entropies else None, None
+
+
+def _rows_that_count(advantages_B: Tensor, tokens_B: Tensor) -> Tensor:
+    """Rows with advantage and tokens; where there are none, the shortest: every process takes part."""
+    rows = (advantages_B.bool() & tokens_B.bool()).nonzero().squeeze(1)
+    if len(rows):
+        return rows
+    return tokens_B.masked_fill(tokens_B == 0, int(tokens_B.max()) + 1).argmin().unsqueeze(0)

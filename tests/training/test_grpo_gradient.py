@@ -19,6 +19,7 @@ from inference.models import load_tokenizer
 from rewards.registry import build_rewards
 from training.grpo import GrpoConfig, make_trainer
 from training.grpo_trainer import GrpoTrainer
+from training.packed_trainer import _rows_that_count
 from training.preflight import usable
 from training.questions import Questions
 from training.rollouts import Group
@@ -237,8 +238,37 @@ def test_rows_without_advantage_are_left_out_and_change_nothing(
     trainer.train()
     assert sum(not group.useful for group in trainer.generated) == 2
     assert forwarded == [16, 8, 8], "old log-probabilities of all rows, then two steps on half of them"
+    assert not make(ending_model, tmp_path / "vespo", loss_type="vespo")._only_advantages_count
     for step in (0, 1):
         expected = gradients_by_hand(
             trainer, ending_model, recorder, step, loss_type=loss_type, beta=0.0, masked=False
         )
         assert_equal_gradients(recorder.gradients[step], expected)
+
+
+@pytest.mark.parametrize(
+    ("advantages", "tokens", "rows"),
+    [
+        ([0.0, 1.0, -1.0, 0.0], [3, 3, 3, 3], [1, 2]),
+        ([0.0, 1.0, -1.0, 0.0], [3, 0, 3, 3], [2]),
+        ([0.0, 1.0, 0.0, 0.0], [3, 0, 2, 0], [2]),
+        ([0.0, 0.0], [0, 0], [0]),
+    ],
+)
+def test_rows_that_count(advantages: list[float], tokens: list[int], rows: list[int]) -> None:
+    assert _rows_that_count(torch.tensor(advantages), torch.tensor(tokens)).tolist() == rows
+
+
+def test_entropy_is_told_where_the_rows_with_advantage_are_masked(ending_model: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "per_device_train_batch_size": 2,
+        "steps_per_generation": 8,
+        "max_steps": 8,
+        "num_iterations": 1,
+    }
+    trainer = make(ending_model, tmp_path / "out", mask_truncated_completions=True, **options)
+    trainer.train()
+    history = [step for step in trainer.state.log_history if "entropy" in step]
+    masked = [step["grad_norm"] == 0 for step in history]
+    assert any(masked), "some micro-batches have no gradient"
+    assert all(step["entropy"] > 1 for step in history)
