@@ -93,6 +93,13 @@ def logged_steps(folder: Path) -> list[int]:
     return sorted(int(path.stem.removeprefix("step-")) for path in (folder / FOLDER).glob("step-*.parquet"))
 
 
+def remove_rollouts(folder: Path, step: int) -> None:
+    """Remove those of a stage's folder from this step on, which a resumed run draws again."""
+    for logged in logged_steps(folder):
+        if logged >= step:
+            rollout_path(folder, logged).unlink()
+
+
 def read_rollouts(folder: Path, step: int) -> Iterator[Rollout]:
     """The rollouts of one generation.
 

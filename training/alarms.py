@@ -189,9 +189,13 @@ class Alarms(TrainerCallback):
         self.stop_on_collapse = stop_on_collapse
         self.examples = examples
         self.seen: dict[str, int] = {}
-        """Each failure with the step at which it was first seen by this process."""
+        """Each failure with the step at which it was first seen."""
         self.doubtful: int | None = None
         """Step of the newest checkpoint, until the steps after it have shown that it is good."""
+
+    def resume(self, step: int, seen: dict[str, int]) -> None:
+        """Go on from the checkpoint of this step, before which so much was seen."""
+        self.doubtful, self.seen = step, seen
 
     def on_log(
         self,

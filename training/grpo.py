@@ -24,6 +24,7 @@ from training.preflight import (
     check_arguments,
     check_processes,
     check_questions,
+    check_rejected,
     check_server,
     check_tokenizer,
     context_tokens,
@@ -126,6 +127,7 @@ def grpo(config: GrpoConfig, args: GRPOConfig, model: ModelConfig, folder: Path)
         "questions": len(questions),
         "left_out": left_out,
         **train_metrics(history, result),
+        "completion_tokens": trainer.completion_tokens,
         "warnings": trainer.alarms.seen,
     }
 
@@ -152,7 +154,8 @@ def load_questions(
         write_rejected(folder, bad)
         for row in bad:
             logger.warning("left out %s: %s: %s", row.id, row.rule, row.evidence)
-    check_questions(len(kept), bad, args, max_rejected_fraction=config.max_rejected_fraction)
+    check_rejected("problems", len(kept), bad, config.max_rejected_fraction)
+    check_questions(len(kept), args)
     size = int(args.num_generations or 2)
     questions = Questions(kept, curriculum=config.curriculum, num_generations=size, seed=args.seed)
     if config.eval_problems is None:
@@ -165,7 +168,7 @@ def load_questions(
     good, bad_eval = usable(
         held_out, prompter, rewards, longest_prompt=longest, suffix=config.question_suffix
     )
-    check_questions(len(good), bad_eval, args, max_rejected_fraction=0)
+    check_rejected("eval_problems", len(good), bad_eval)
     return questions, Questions(good), len(bad)
 
 
@@ -200,7 +203,7 @@ def make_trainer(
 
 
 def train_metrics(history: list[dict[str, Any]], result: dict[str, float]) -> dict[str, Any]:
-    """Reward and accuracy of the first and last steps (means of up to ten), tokens and seconds."""
+    """Reward and accuracy of the first and last steps (means of up to ten), and seconds."""
     part = max(1, min(10, len(history) // 3))
 
     def of(name: str, steps: list[dict[str, Any]]) -> float | None:
@@ -214,7 +217,6 @@ def train_metrics(history: list[dict[str, Any]], result: dict[str, float]) -> di
             for name in ("reward", "right", "length")
             for when, steps in (("first", history[:part]), ("last", history[-part:]))
         },
-        "tokens": int(history[-1]["num_tokens"]) if history else 0,
         "train_seconds": result["train_runtime"],
     }
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, send_to_device
 from datasets import Dataset
 from torch import Tensor
 from transformers import ProgressCallback
@@ -27,7 +27,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.extras.profiling import profiling_context
 
 from data.prompts import Prompter
-from data.rollouts import write_rollouts
+from data.rollouts import remove_rollouts, write_rollouts
 from data.store import read_json, write_json
 from inference.choice import NotFiniteError
 from inference.engine import Generation
@@ -37,7 +37,7 @@ from rewards.registry import Reward
 from training.alarms import Alarms, TrainingStoppedError
 from training.generation import PolicyEngine, computes_in_float32, finished
 from training.packed_trainer import PackedGRPOTrainer
-from training.preflight import groups_per_generation
+from training.preflight import compares_groups, groups_per_generation
 from training.progress import StepLines
 from training.questions import Questions
 from training.reference import load_reference, save_reference
@@ -83,14 +83,19 @@ class GrpoTrainer(PackedGRPOTrainer):
         self.eval_questions = eval_questions
         self.reader = reader
         self.is_chat = prompter.is_chat
+        self._compares_groups = compares_groups(rewards)
         self.options = options
         self.generated: list[Group] = []
         """All groups of the last generation."""
+        self.completion_tokens = 0
+        """Of all groups of the run."""
         if options.full_length_first:
             self.longest_row = questions.longest_prompt + self.max_completion_length
         self._engine = self._make_engine() if PolicyEngine.can_run(self) else None
         self._handed: _Handed | None = None
         """Stands for what TRL's code would generate and score itself."""
+        self._old_logprobs_known = False
+        """Whether TRL's next forward pass of the policy is for what generation has told already."""
         self.alarms = Alarms(
             patience=options.patience, stop_on_collapse=options.stop_on_collapse, examples=self._examples
         )
@@ -116,16 +121,19 @@ class GrpoTrainer(PackedGRPOTrainer):
         self.generated = self._collect()
         trained = choose_groups(self.generated, groups_per_generation(self.args))
         self._handed = self._local(self.questions, trained)
+        self._old_logprobs_known = self._sampled_logprobs_do
         output = super()._generate_and_score_completions(self._handed.inputs)
+        useless = ~torch.tensor(self._handed.useful, device=output["advantages"].device)
+        # rounding gives equal rewards one of about 1e-4
+        output["advantages"] = output["advantages"].masked_fill(useless, 0.0)
         self._record(trained)
         return output
 
     def _collect(self) -> list[Group]:
         """All groups of a generation, on every process; useless ones are replaced as far as allowed."""
         size, processes = self.num_generations, self.accelerator.num_processes
-        step = processes // math.gcd(
-            processes, size
-        )  # groups that give every process the same number of rows
+        # groups that give every process the same number of rows, or of whole groups
+        step = processes if self._compares_groups else processes // math.gcd(processes, size)
         groups: list[Group] = []
         count = groups_per_generation(self.args)
         for _ in range(1 + self.options.dynamic_sampling):
@@ -196,13 +204,13 @@ class GrpoTrainer(PackedGRPOTrainer):
         """Whether TRL wants log-probabilities of the policy that generated, and those of generation are
         them."""
         wanted = self.args.gradient_accumulation_steps % self._steps_per_generation != 0
-        alike = self.temperature == 1 and computes_in_float32(self)
+        alike = self._engine is not None and self.temperature == 1 and computes_in_float32(self)
         return wanted and alike and self.model.training
 
     def _grouped(self, rows: list[int], drawn: list[Drawn], rewards: Tensor, size: int) -> list[Group]:
         weighted = rewards * self.reward_weights
         totals = weighted.nansum(1).masked_fill(weighted.isnan().all(1), math.nan).tolist()
-        values = rewards.tolist()
+        values, weights = rewards.tolist(), self.reward_weights.tolist()
         return [
             Group(
                 question=rows[part.start],
@@ -210,7 +218,7 @@ class GrpoTrainer(PackedGRPOTrainer):
                 rewards=values[part],
                 totals=totals[part],
                 verdicts=[self.reader.verdict(row) for row in values[part]],
-                useful=is_useful(values[part], totals[part], self.multi_objective_aggregation),
+                useful=is_useful(values[part], totals[part], weights, self.multi_objective_aggregation),
             )
             for part in (slice(start, start + size) for start in range(0, len(rows), size))
         ]
@@ -218,10 +226,15 @@ class GrpoTrainer(PackedGRPOTrainer):
     def _local(self, questions: Questions, groups: Sequence[Group]) -> _Handed:
         """This process's rows of the groups, and the rewards of all."""
         rows = [(questions[group.question], row) for group in groups for row in group.rows]
+        useful = [group.useful for group in groups for _ in group.rows]
         share = len(rows) // self.accelerator.num_processes
         start = self.accelerator.process_index * share
         rewards = torch.tensor([row for group in groups for row in group.rewards])
-        return _Handed(rows=rows[start : start + share], rewards=rewards.to(self.accelerator.device))
+        return _Handed(
+            rows=rows[start : start + share],
+            useful=useful[start : start + share],
+            rewards=rewards.to(self.accelerator.device),
+        )
 
     def _hand_over(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
         """TRL's `rollout_func`: the completions that are there already."""
@@ -244,6 +257,7 @@ class GrpoTrainer(PackedGRPOTrainer):
         """Metrics, the curriculum and the rollout log, from a generation."""
         for group in self.generated:
             self.questions.observe(group.question, sum(group.right), len(group.right))
+            self.completion_tokens += sum(len(row.token_ids) for row in group.rows)
         for name, value in step_metrics(self.generated, trained).items():
             self._metrics["train"][name].append(value)
         every = self.options.log_rollouts_every
@@ -298,8 +312,10 @@ class GrpoTrainer(PackedGRPOTrainer):
         *args: Any,
         **options: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """See `PackedGRPOTrainer`; what generation has computed already is not computed again."""
-        if not torch.is_grad_enabled() and model is self.model and self._sampled_logprobs_do:
+        """See `PackedGRPOTrainer`; what generation has computed already is not computed again. The first
+        pass after generation is for it, the next one may be of the reference: the policy without adapter."""
+        if self._old_logprobs_known:
+            self._old_logprobs_known = False
             assert self._handed is not None
             rows = [row.logprobs or [] for _, row in self._handed.rows]
             padded = [[*of_row, *[0.0] * (logits_to_keep - len(of_row))] for of_row in rows]
@@ -334,12 +350,20 @@ class GrpoTrainer(PackedGRPOTrainer):
         if self._step % self._steps_per_generation:
             torch.save(self._buffered_inputs, checkpoint / f"rollout_buffer_{self.args.process_index}.pt")
         if self.accelerator.is_main_process:
-            write_json(
-                checkpoint / "grpo_state.json", {"step": self._step, "questions": self.questions.state()}
-            )
+            state = {
+                "step": self._step,
+                "processes": self.args.world_size,
+                "questions": self.questions.state(),
+                "completion_tokens": self.completion_tokens,
+                "warnings": self.alarms.seen,
+            }
+            write_json(checkpoint / "grpo_state.json", state)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Called when a run is resumed."""
+        # of several processes it is cpu:0 and so on, where transformers cannot load an optimizer
+        if self.args.device.type == "cpu":
+            self.args._setup_devices = torch.device("cpu")
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
@@ -347,15 +371,30 @@ class GrpoTrainer(PackedGRPOTrainer):
         state = read_json(folder / "grpo_state.json")
         self._step = state["step"]
         self.questions.load_state(state["questions"])
+        self.completion_tokens = state["completion_tokens"]
+        self.alarms.resume(self.state.global_step, state["warnings"])
+        if self.accelerator.is_main_process:
+            remove_rollouts(Path(str(self.args.output_dir)), self.state.global_step)
         if self.args.sync_ref_model:
             load_reference(self.accelerator, self.ref_model, folder)
-        buffer = folder / f"rollout_buffer_{self.args.process_index}.pt"
-        device = self.accelerator.device
-        if buffer.is_file():
-            self._buffered_inputs = torch.load(buffer, map_location=device, weights_only=True)
-        elif self._step % self._steps_per_generation:
+        if self._step % self._steps_per_generation:
+            self._load_buffer(folder, state["processes"])
+
+    def _load_buffer(self, checkpoint: Path, processes: int) -> None:
+        """Go on with the completions of a generation that was not used up. Where a process has none of its
+        own, all of them draw a whole generation anew."""
+        buffer = checkpoint / f"rollout_buffer_{self.args.process_index}.pt"
+        is_whole = processes == self.args.world_size and all(gather_object([buffer.is_file()]))
+        if is_whole:
+            stored = torch.load(buffer, map_location="cpu", weights_only=True)
+            self._buffered_inputs = send_to_device(stored, self.accelerator.device)
+            return
+        self._step += -self._step % self._steps_per_generation
+        if self.accelerator.is_main_process:
             logger.warning(
-                "%s has no rollouts of process %d; they are drawn anew", folder, self.args.process_index
+                "%s has no rollouts for each of %d processes; they are drawn anew",
+                checkpoint,
+                self.args.world_size,
             )
 
 
@@ -364,6 +403,8 @@ class _Handed:
     """Completions of this process, and the rewards of all processes."""
 
     rows: list[tuple[Any, Drawn]]
+    useful: list[bool]
+    """Whether the row's group is."""
     rewards: Tensor
 
     @property

@@ -36,6 +36,23 @@ def check_arguments(args: GRPOConfig, rewards: Sequence[Reward]) -> None:
     """
     if args.reward_weights is not None:
         raise ValueError("reward_weights: give each entry of `rewards:` its own `weight:` instead")
+    if not args.shuffle_dataset:
+        raise ValueError("shuffle_dataset: `curriculum:` says in which order questions are drawn; drop it")
+    if args.chat_template_kwargs:
+        raise ValueError(
+            "chat_template_kwargs: prompts are rendered by `prompt_style:` and `system_prompt:` alone; drop "
+            "it, or put what it sets into the model's chat template"
+        )
+    if args.log_completions:
+        raise ValueError(
+            "log_completions: drop it; every completion is in rollouts/ of the stage's folder, which "
+            "`slowthink show STAGE --rollouts` shows"
+        )
+    if args.mixed_precision == "fp16":
+        raise ValueError(
+            "fp16: its loss scaling makes gradients that are not finite again and again, which stop_on_nan "
+            "takes for failures; use `bf16: true`, or `bf16: false` for float32"
+        )
     if args.use_transformers_continuous_batching:
         raise ValueError(
             "use_transformers_continuous_batching: it turns the weights to bfloat16 for good (TRL 1.16); "
@@ -52,16 +69,27 @@ def check_arguments(args: GRPOConfig, rewards: Sequence[Reward]) -> None:
             raise ValueError(
                 f"{key}: only with use_vllm: true; without it there are temperature, top_p and top_k"
             )
+    served = int(args.steps_per_generation or 1) * args.num_iterations
+    needed = args.gradient_accumulation_steps
+    if served < needed:
+        raise ValueError(
+            f"steps_per_generation: a generation serves {served} micro-batches and an optimizer step has "
+            f"{needed} (gradient_accumulation_steps); set steps_per_generation to {needed} or more, and "
+            "rollout_batch_size where fewer completions are to be drawn at a time"
+        )
     rows = args.per_device_train_batch_size * int(args.steps_per_generation or 1)
-    if rows % int(args.num_generations or 1) and any(
-        isinstance(reward.function, KimiLength) for reward in rewards
-    ):
+    if rows % int(args.num_generations or 1) and compares_groups(rewards):
         raise ValueError(
             "rewards: kimi_length compares the completions of a group, and groups of "
             f"{args.num_generations} do not fit whole into the {rows} completions of a process; make "
             "per_device_train_batch_size x steps_per_generation (or gradient_accumulation_steps) a "
             "multiple of num_generations"
         )
+
+
+def compares_groups(rewards: Sequence[Reward]) -> bool:
+    """Whether a reward compares the completions of a group, so that a process must have all of them."""
+    return any(isinstance(reward.function, KimiLength) for reward in rewards)
 
 
 def check_processes(args: GRPOConfig) -> None:
@@ -145,23 +173,37 @@ def columns(problem: Problem) -> dict[str, Any]:
     return {**extra, **problem_row(problem)}
 
 
-def check_questions(
-    kept: int, bad: Sequence[Rejected], args: GRPOConfig, *, max_rejected_fraction: float
+def check_rejected(
+    key: str, kept: int, bad: Sequence[Rejected], max_rejected_fraction: float | None = None
 ) -> None:
-    """Refuse to train with many unusable questions, or with fewer than one generation needs.
+    """Refuse questions of which too many are unusable, or none at all.
+
+    Args:
+        key: the recipe's key that they are from.
+        max_rejected_fraction: share that may be left out; None if that is none, whatever the recipe says.
 
     Raises:
-        ValueError: lists the first unusable ones, or names the numbers and the fix.
+        ValueError: lists the first unusable ones.
     """
     total = kept + len(bad)
-    if len(bad) > max_rejected_fraction * total:
+    if not total:
+        raise ValueError(f"{key}: no questions there")
+    if len(bad) > (max_rejected_fraction or 0) * total:
         rules = ", ".join(f"{count} {rule}" for rule, count in Counter(row.rule for row in bad).most_common())
         shown = "\n".join(f"  {row.id}: {row.evidence}" for row in bad[:SHOWN])
+        raised = f", or raise max_rejected_fraction={max_rejected_fraction}"
         raise ValueError(
-            f"problems: {len(bad)} of {total} cannot be trained on ({rules}), more than "
-            f"max_rejected_fraction={max_rejected_fraction}; leave them out when curating, or raise it; "
-            f"the first:\n{shown}"
+            f"{key}: {len(bad)} of {total} cannot be used ({rules}); leave them out when curating"
+            f"{'' if max_rejected_fraction is None else raised}; the first:\n{shown}"
         )
+
+
+def check_questions(kept: int, args: GRPOConfig) -> None:
+    """Refuse fewer questions than one generation needs.
+
+    Raises:
+        ValueError: names the numbers and the fix.
+    """
     needed = groups_per_generation(args)
     if kept < needed:
         raise ValueError(

@@ -101,11 +101,17 @@ def correctness_column(rewards: Sequence[Reward]) -> int:
 
 
 def is_useful(
-    rewards: Sequence[Sequence[float]], totals: Sequence[float], aggregation: str = "sum_then_normalize"
+    rewards: Sequence[Sequence[float]],
+    totals: Sequence[float],
+    weights: Sequence[float],
+    aggregation: str = "sum_then_normalize",
 ) -> bool:
     """Whether a group gives any advantage: its totals differ or, where each reward is normalised by itself
-    (`normalize_then_sum`), any of its rewards does."""
-    columns = [totals] if aggregation == "sum_then_normalize" else list(zip(*rewards, strict=True))
+    (`normalize_then_sum`), any of its rewards with a weight does."""
+    columns: list[Sequence[float]] = [totals]
+    if aggregation == "normalize_then_sum":
+        by_reward = zip(zip(*rewards, strict=True), weights, strict=True)
+        columns = [column for column, weight in by_reward if weight]
     return any(_spread(column) > 1e-6 for column in columns)
 
 
@@ -168,7 +174,7 @@ def to_rollouts(
                     language_share=row.facts.language_share,
                     rewards=dict(zip(reward_names, rewards, strict=True)),
                     reward=None if math.isnan(total) else total,
-                    advantage=given[index] if given else 0.0,
+                    advantage=given[index] if given and group.useful else 0.0,
                     useful=group.useful,
                     trained=given is not None,
                 )

@@ -155,6 +155,22 @@ def test_a_reward_that_pays_nothing(
 
 
 @pytest.mark.slow
+def test_a_resumed_run_remembers_what_was_seen(tiny_model: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "rewards": [reward(nothing)],
+        "stage": {"patience": 2},
+        "max_steps": 6,
+        "save_steps": 3,
+    }
+    whole = run(tiny_model, tmp_path / "out", **options)["warnings"]
+    assert whole["no_reward"] == 2
+    (tmp_path / "out" / "checkpoint-6" / ".complete").unlink()
+    assert run(tiny_model, tmp_path / "out", **options)["warnings"] == whole
+    state = read_json(tmp_path / "out" / "checkpoint-6" / "trainer_state.json")
+    assert state["best_model_checkpoint"].endswith("checkpoint-3"), "the steps after it have gone well"
+
+
+@pytest.mark.slow
 def test_a_learning_rate_that_explodes(
     format_only: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

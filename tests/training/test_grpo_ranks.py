@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from data.rollouts import logged_steps
 from data.store import write_problems
 from tests.training.grpo_runs import curve, problems, reward
 from tests.training.grpo_runs import parity as parity_reward
@@ -74,6 +75,7 @@ def launch(path: Path, launcher: list[str]) -> Path:
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return path.parent / "runs" / path.parent.name / "01_grpo"
@@ -87,6 +89,44 @@ def test_two_processes_have_the_curve_of_one(tiny_model: Path, tmp_path: Path) -
         found[name] = curve(launch(path, launcher), *NAMES)
     assert [step[-2] for step in found["one"]] != [4.0] * 4, "some groups were replaced"
     assert found["two"] == [pytest.approx(step, abs=1e-4) for step in found["one"]]
+
+
+INSIDE = {  # each generation serves four steps, and the checkpoint is behind the third
+    "num_generations": 2,
+    "per_device_train_batch_size": 4,
+    "steps_per_generation": 2,
+    "num_iterations": 2,
+    "max_steps": 6,
+    "save_steps": 3,
+    "use_cpu": True,
+}
+
+
+def unfinish(folder: Path, *checkpoints: int) -> None:
+    """As if the run had been killed before these were complete."""
+    for step in checkpoints:
+        (folder / f"checkpoint-{step}" / ".complete").unlink()
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"finished"', '"running"'))
+
+
+def test_two_processes_go_on_inside_a_generation(tiny_model: Path, tmp_path: Path) -> None:
+    path = recipe(tmp_path, tiny_model, **INSIDE)
+    folder = launch(path, DDP)
+    names = (*NAMES, "loss", "entropy")
+    whole = curve(folder, *names)
+    unfinish(folder, 6)
+    assert curve(launch(path, DDP), *names) == [pytest.approx(step, abs=1e-5) for step in whole]
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tiny_model: Path, tmp_path: Path) -> None:
+    path = recipe(tmp_path, tiny_model, **INSIDE)
+    folder = launch(path, [])
+    assert logged_steps(folder) == [0, 4]
+    unfinish(folder, 6)
+    drawn = curve(launch(path, DDP), "groups/drawn")
+    assert [step for step, groups in drawn if groups] == [1, 4]
+    assert logged_steps(folder) == [0, 3]
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed compiles its CPU operations with g++")
@@ -107,8 +147,6 @@ def test_zero3_has_the_curve_of_one_process_and_resumes(tiny_model: Path, tmp_pa
     folder = launch(path, ZERO3)
     assert curve(folder, *names) == [pytest.approx(step, abs=1e-3) for step in expected]
 
-    (folder / "checkpoint-4" / ".complete").unlink()
-    manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"finished"', '"running"'))
+    unfinish(folder, 4)
     assert curve(launch(path, ZERO3), *names) == [pytest.approx(step, abs=1e-3) for step in expected]
     assert expected[2][-1] < expected[1][-1]

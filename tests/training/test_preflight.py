@@ -62,21 +62,39 @@ def test_mistakes_of_a_run(tiny_model: Path, tmp_path: Path, monkeypatch: pytest
     refuses("role eval, which may not train: sums", questions=eval_rows)
     golds = [replace(p, answer="" if i < 3 else p.answer) for i, p in enumerate(problems())]
     refuses(
-        "(?s)problems: 3 of 12 cannot be trained on.*3 unjudgeable.*accuracy: answer: no gold answer",
+        "(?s)problems: 3 of 12 cannot be used .3 unjudgeable.; leave them out when curating, or raise "
+        "max_rejected_fraction=0.0; the first:.*accuracy: answer: no gold answer",
         rewards=["accuracy"],
         questions=golds,
     )
     long = Problem(id="x", question="long " * 3000, answer="1")
-    refuses("(?s)1 of 13 cannot be trained on.*overlong_prompt", questions=[*problems(), long])
+    refuses("(?s)1 of 13 cannot be used.*overlong_prompt", questions=[*problems(), long])
     refuses("reward_weights: give each entry", reward_weights=[1.0])
     refuses(
         "use_transformers_continuous_batching: it turns the weights",
         use_transformers_continuous_batching=True,
     )
+    refuses("shuffle_dataset: `curriculum:` says in which order", shuffle_dataset=False)
+    refuses("chat_template_kwargs: prompts are rendered by", chat_template_kwargs={"enable_thinking": False})
+    refuses("log_completions: .* in rollouts/ .*`slowthink show STAGE --rollouts`", log_completions=True)
+    refuses("fp16: .* use `bf16: true`, or `bf16: false` for float32", fp16=True)
+    refuses(
+        "a generation serves 2 micro-batches and an optimizer step has 4 .*set steps_per_generation to 4",
+        steps_per_generation=1,
+        num_iterations=2,
+        gradient_accumulation_steps=4,
+    )
     refuses("min_p: only with use_vllm", min_p=0.1)
     refuses("repetition_penalty: only with use_vllm", repetition_penalty=1.1)
     refuses("generation_kwargs: only with use_vllm", generation_kwargs={"num_beams": 2})
     refuses("eval_problems: .* is in problems too", stage={"eval_problems": str(tmp_path / "out-problems")})
+    unread = [Problem(id="e", question="e", answer="")]
+    refuses(
+        "(?s)eval_problems: 1 of 1 cannot be used .1 unjudgeable.; leave them out when curating; the first",
+        rewards=["accuracy"],
+        stage={"eval_problems": write(tmp_path / "unread", unread)},
+    )
+    refuses("eval_problems: no questions there", stage={"eval_problems": write(tmp_path / "none", [])})
     refuses("model_name_or_path: /absent does not exist", model=Path("/absent"))
     refuses(
         "vllm_server_base_url: no vLLM server answers at http://127.0.0.1:9",

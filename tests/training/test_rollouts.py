@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.rollouts import Rollout, logged_steps, read_rollouts, write_rollouts
+from data.rollouts import Rollout, logged_steps, read_rollouts, remove_rollouts, write_rollouts
 from rewards.registry import build_rewards
 from training.rollouts import (
     Drawn,
@@ -32,18 +32,20 @@ def group(question: int, useful: bool) -> Group:
 
 
 @pytest.mark.parametrize(
-    ("rewards", "totals", "aggregation", "useful"),
+    ("rewards", "totals", "weights", "aggregation", "useful"),
     [
-        ([[1.0, 0.0], [0.0, 0.0]], [1.0, 0.0], "sum_then_normalize", True),
-        ([[1.0, 0.0], [1.0, 0.0]], [1.0, 1.0], "sum_then_normalize", False),
-        ([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0], "sum_then_normalize", False),
-        ([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0], "normalize_then_sum", True),
-        ([[NAN, NAN], [1.0, 0.0]], [NAN, 1.0], "sum_then_normalize", False),
-        ([[NAN], [NAN]], [NAN, NAN], "sum_then_normalize", False),
+        ([[1.0, 0.0], [0.0, 0.0]], [1.0, 0.0], [1, 1], "sum_then_normalize", True),
+        ([[1.0, 0.0], [1.0, 0.0]], [1.0, 1.0], [1, 1], "sum_then_normalize", False),
+        ([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0], [1, 1], "sum_then_normalize", False),
+        ([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0], [1, 1], "normalize_then_sum", True),
+        ([[1.0, 0.0], [1.0, 1.0]], [1.0, 1.0], [1, 0], "normalize_then_sum", False),
+        ([[1.0, 0.0], [1.0, 1.0]], [0.0, -1.0], [0, -1], "normalize_then_sum", True),
+        ([[NAN, NAN], [1.0, 0.0]], [NAN, 1.0], [1, 1], "sum_then_normalize", False),
+        ([[NAN], [NAN]], [NAN, NAN], [1], "sum_then_normalize", False),
     ],
 )
-def test_useful(rewards: Any, totals: Any, aggregation: str, useful: bool) -> None:
-    assert is_useful(rewards, totals, aggregation) == useful
+def test_useful(rewards: Any, totals: Any, weights: Any, aggregation: str, useful: bool) -> None:
+    assert is_useful(rewards, totals, weights, aggregation) == useful
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(1, 12))
@@ -129,6 +131,9 @@ def test_the_rollout_log_gives_back_what_was_written(tmp_path: Any) -> None:
     assert first == rows[0]
     assert second.text == "lone ? surrogate"
     assert second.rewards == {"accuracy": 0.0, "judge": None}
+    assert logged_steps(tmp_path) == [7]
+    write_rollouts(tmp_path, 9, rows)
+    remove_rollouts(tmp_path, 8)
     assert logged_steps(tmp_path) == [7]
     with pytest.raises(ValueError, match="step-000008"):
         list(read_rollouts(tmp_path, 8))
