@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -25,6 +26,8 @@ def resume_or_train(trainer: Trainer, folder: Path) -> dict[str, float]:
     """
     if trainer.args.save_total_limit == 1:
         trainer.args.save_total_limit = 2  # the older one is deleted before the newer one is marked complete
+    if trainer.args.device.type == "cpu":  # of several it is cpu:0, where no optimizer loads
+        vars(trainer.args)["_setup_devices"] = torch.device("cpu")
     trainer.add_callback(MarkCompleteCheckpoints())
     checkpoint = newest_complete_checkpoint(folder)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -361,9 +361,6 @@ class GrpoTrainer(PackedGRPOTrainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Called when a run is resumed."""
-        # of several processes it is cpu:0 and so on, where transformers cannot load an optimizer
-        if self.args.device.type == "cpu":
-            self.args._setup_devices = torch.device("cpu")
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
