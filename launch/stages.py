@@ -71,6 +71,12 @@ STAGES = {
         help="reinforcement learning with rule-based rewards (R1-Zero)",
         launched=True,
     ),
+    "prm": Stage(
+        module="training.prm",
+        configs=("training.prm:PrmConfig", "transformers:TrainingArguments", "trl:ModelConfig"),
+        help="process or outcome reward model from labelled steps",
+        launched=True,
+    ),
     "evaluate": Stage(
         module="evaluation.evaluate",
         configs=("evaluation.evaluate:EvaluateConfig",),

@@ -6,6 +6,8 @@ backward of a small model; here matrices of one shape are done together, in thei
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -74,6 +76,14 @@ class MuonAdamW(torch.optim.Optimizer):
         first = state["first"] / (1 - beta1 ** state["step"])
         second = state["second"] / (1 - beta2 ** state["step"])
         parameter.addcdiv_(first, second.sqrt().add_(1e-8), value=-lr)
+
+
+def muon_adamw(model: Any, *, lr: float, adam_lr: float) -> MuonAdamW:
+    """For a transformers model: Muon for the matrices of its decoder layers, AdamW for the rest."""
+    matrices = [p for p in model.base_model.layers.parameters() if p.ndim == 2]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    return MuonAdamW(matrices, others, lr=lr, adam_lr=adam_lr)
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -162,13 +162,9 @@ def optimizer_and_schedule(
     """Muon for the matrices of the layers, AdamW for the rest; constant until the mixture, then falling."""
     from torch.optim.lr_scheduler import LambdaLR
 
-    from training.muon import MuonAdamW
+    from training.muon import muon_adamw
 
-    layers = list(model.model.layers.parameters())
-    matrices = [p for p in layers if p.ndim == 2]
-    chosen = {id(p) for p in matrices}
-    others = [p for p in model.parameters() if id(p) not in chosen]
-    optimizer = MuonAdamW(matrices, others, lr=config.learning_rate, adam_lr=config.adam_learning_rate)
+    optimizer = muon_adamw(model, lr=config.learning_rate, adam_lr=config.adam_learning_rate)
 
     def share(step: int) -> float:
         left = (config.max_steps - step) / max(1, config.mixture_steps)

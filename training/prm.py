@@ -1,0 +1,253 @@
+"""Stage `prm`: a reward model from labelled steps, on transformers' Trainer.
+
+A process reward model (PRM) judges each step that has a label, an outcome reward model (ORM) the last step by
+whether the answer is right. Token ids come from `data/step_formats.py`, which scoring uses too.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from data.sources import refuse_eval_rows
+from data.stage import run_stage
+from data.steps import LabelledSolution, labelled_from_row
+from data.store import iterate_rows, read_json, table_path, write_json, write_rejected
+from inference.scorers.reward_model import RewardModelOptions, load_weights, save_options
+from training.loading import training_tokenizer
+from training.reporting import set_reporting_defaults
+from training.step_rows import Mode, StepRow, StepRows, class_weights, step_rows, steps_shown
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+    from trl import ModelConfig
+
+    from training.prm_trainer import PrmTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class PrmConfig(RewardModelOptions):
+    """Fields of stage `prm` beside those of transformers.TrainingArguments and trl.ModelConfig."""
+
+    dataset: list[str] = field(default_factory=list)
+    """Stage folders (run:04_label_steps) or parquet files with labelled steps."""
+    mode: Mode = "prm"
+    """prm: every step that has a label is judged; orm: the last step, by whether the answer is right."""
+    soft_labels: bool = False
+    """Whether labels are targets as they are (shares of right rollouts); else they are rounded to 0 and 1."""
+    until_first_error: bool = False
+    """Whether the labels behind a solution's first error are left out."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: wrong and right steps have the same weight in all."""
+    max_length: int = 2048
+    """Tokens of question and steps; steps that end behind it are left out."""
+    max_rejected_fraction: float = 0.0
+    """Solutions that cannot be trained on are left out and kept in rejected/; more of them than this is an
+    error."""
+    held_out_fraction: float = 0.05
+    """Problems whose solutions are held out; measured before and after."""
+    muon_learning_rate: float | None = None
+    """Muon for the matrices of the layers at this rate, AdamW at learning_rate for the rest; for small models
+    that have to learn much."""
+
+    trust_remote_code: bool = False
+    """Whether code from the model's repository may run."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.dataset:
+            raise ValueError("dataset: name at least one stage folder or parquet file with labelled steps")
+        for key in ("max_rejected_fraction", "held_out_fraction"):
+            if not 0 <= getattr(self, key) < 1:
+                raise ValueError(f"{key}: {getattr(self, key)} must be in [0, 1)")
+        if self.max_length < 1:
+            raise ValueError(f"max_length: {self.max_length} must be at least 1")
+        if self.mode == "orm" and (self.soft_labels or self.until_first_error):
+            raise ValueError("mode: orm has no step labels; drop soft_labels and until_first_error")
+
+
+def prm(config: PrmConfig, args: TrainingArguments, model: ModelConfig, folder: Path) -> dict[str, Any]:
+    """Train, resuming from the last complete checkpoint, and save a plain model folder that scorers load."""
+    from training.checkpoints import newest_complete_checkpoint, resume_or_train
+
+    set_reporting_defaults(folder)
+    solutions = read_solutions(config.dataset)
+    tokenizer = training_tokenizer(model, trust_remote_code=config.trust_remote_code)
+    made = make_rows(config, tokenizer, solutions)
+    if args.process_index == 0:
+        write_rejected(folder, made.rejected)
+    check_rejected(made, config.max_rejected_fraction)
+    train, held_out = split_by_problem(made.rows, config.held_out_fraction, args.seed)
+    weights = class_weights(train)  # refuses a single class
+    if args.process_index == 0:
+        logger.info("a solution and its targets:")
+        print(steps_shown(tokenizer, train[0]), flush=True)
+    trainer = make_trainer(config, args, model, tokenizer, train, held_out, weights)
+    fresh = newest_complete_checkpoint(folder) is None
+    before = _measured(trainer, folder / "held_out_before.json", measure=fresh)
+    result = resume_or_train(trainer, folder)
+    after = trainer.evaluate() if held_out else {}
+    if args.process_index == 0:
+        finish(config, trainer, folder)
+    targets = [target for row in train for target in row.targets]
+    return {
+        "solutions": len(train),
+        "rejected": len(made.rejected),
+        "shortened": made.shortened,
+        "labels": len(targets),
+        "right_share": sum(targets) / len(targets),
+        **{f"{key}_before": before.get(f"eval_{key}") for key in MEASURES if held_out},
+        **{key: after.get(f"eval_{key}") for key in MEASURES if held_out},
+        "train_seconds": result["train_runtime"],
+    }
+
+
+MEASURES = ("loss", "step_accuracy", "step_auc", "last_auc")
+"""Of the held-out solutions."""
+
+
+def read_solutions(sources: Sequence[str]) -> list[LabelledSolution]:
+    """The labelled solutions of all sources.
+
+    Raises:
+        ValueError: a file is missing or unreadable, holds none, or rows of role eval.
+    """
+    solutions = []
+    for source in sources:
+        read = [
+            labelled_from_row(row) for row in iterate_rows(table_path(source, "step_labels"), "step_labels")
+        ]
+        if not read:
+            raise ValueError(f"dataset: {source} holds no labelled solution")
+        refuse_eval_rows([solution.problem for solution in read], source)
+        solutions += read
+    return solutions
+
+
+def make_rows(config: PrmConfig, tokenizer: Any, solutions: Sequence[LabelledSolution]) -> StepRows:
+    """The solutions as training rows."""
+    from data.step_formats import MarkerFormat
+
+    return step_rows(
+        solutions,
+        MarkerFormat(tokenizer, config),
+        separator=config.step_separator,
+        mode=config.mode,
+        soft=config.soft_labels,
+        until_first_error=config.until_first_error,
+        max_length=config.max_length,
+    )
+
+
+def check_rejected(made: StepRows, most: float) -> None:
+    """Refuse a dataset of which much cannot be used.
+
+    Raises:
+        ValueError: names the first reasons.
+    """
+    bad, total = made.rejected, len(made.rejected) + len(made.rows)
+    if len(bad) > most * total or not made.rows:
+        shown = "\n".join(f"  {row.id}: {row.rule}: {row.evidence}" for row in bad[:5])
+        raise ValueError(
+            f"dataset: {len(bad)} of {total} solutions cannot be trained on, more than max_rejected_fraction="
+            f"{most}; mend them or raise it; the first:\n{shown}"
+        )
+
+
+def split_by_problem(
+    rows: Sequence[StepRow], fraction: float, seed: int
+) -> tuple[list[StepRow], list[StepRow]]:
+    """Rows to train on and held-out ones; no problem is in both.
+
+    Raises:
+        ValueError: nothing would be left to train on.
+    """
+    problems = sorted({row.problem for row in rows})
+    count = round(fraction * len(problems))
+    if count == len(problems):
+        raise ValueError(f"held_out_fraction: {fraction} of {len(problems)} problems leaves none to train on")
+    out = set(random.Random(f"held out {seed}").sample(problems, count))
+    return [row for row in rows if row.problem not in out], [row for row in rows if row.problem in out]
+
+
+def make_trainer(
+    config: PrmConfig,
+    args: TrainingArguments,
+    model: ModelConfig,
+    tokenizer: Any,
+    train: Sequence[StepRow],
+    held_out: Sequence[StepRow],
+    weights: tuple[float, float],
+) -> PrmTrainer:
+    """The trainer around a freshly loaded network."""
+    from transformers import set_seed
+    from trl import get_peft_config, get_quantization_config
+
+    from training.prm_trainer import PrmTrainer
+
+    set_seed(args.seed)  # for the new head
+    quantization = get_quantization_config(model)
+    network = load_weights(
+        str(model.model_name_or_path),
+        config,
+        trust_remote_code=config.trust_remote_code,
+        revision=model.model_revision,
+        attn_implementation=model.attn_implementation,
+        dtype=model.dtype,
+        **({} if quantization is None else {"quantization_config": quantization}),
+    )
+    network.config.pad_token_id = tokenizer.pad_token_id
+    if model.use_peft:
+        from peft import get_peft_model
+
+        if config.head == "classifier":
+            model.lora_task_type = "TOKEN_CLS"  # keeps the new head trainable, and saves it
+        adapter = get_peft_config(model)
+        assert adapter is not None, "use_peft is set"
+        network = get_peft_model(network, adapter)
+    return PrmTrainer(
+        network,
+        args,
+        rows=train,
+        held_out=held_out,
+        tokenizer=tokenizer,
+        answers=config.answer_ids(tokenizer),
+        weights=weights if config.class_weights == "balanced" else (1.0, 1.0),
+        muon_learning_rate=config.muon_learning_rate,
+    )
+
+
+def _measured(trainer: PrmTrainer, path: Path, *, measure: bool) -> dict[str, float]:
+    """Held-out measures of the untrained model: taken once, remembered for a resumed run."""
+    if trainer.eval_dataset is None:
+        return {}
+    if measure or not path.is_file():
+        measures = trainer.evaluate()
+        if trainer.args.process_index == 0:
+            write_json(path, measures)
+        return measures
+    return read_json(path)
+
+
+def finish(config: PrmConfig, trainer: PrmTrainer, folder: Path) -> None:
+    """Say in the folder what the model is, and put adapters into its weights."""
+    save_options(folder, config)
+    write_json(folder / "log_history.json", trainer.state.log_history)
+    network: Any = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(network, "merge_and_unload"):
+        network.merge_and_unload().save_pretrained(folder)
+        for leftover in folder.glob("adapter_*"):
+            leftover.unlink()
+
+
+if __name__ == "__main__":
+    from transformers import TrainingArguments
+    from trl import ModelConfig
+
+    run_stage(prm, PrmConfig, TrainingArguments, ModelConfig)
