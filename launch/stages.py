@@ -32,6 +32,11 @@ STAGES = {
         configs=("data.collect:CollectConfig",),
         help="many sources to one schema, deduplicated and decontaminated",
     ),
+    "collect_steps": Stage(
+        module="data.collect_steps",
+        configs=("data.collect_steps:CollectStepsConfig",),
+        help="labelled solutions to one table, decontaminated and split by problem",
+    ),
     "label_domains": Stage(
         module="data.label_domains",
         configs=("data.label_domains:LabelDomainsConfig",),
