@@ -1,12 +1,14 @@
 """Keys and values of many sequences of different lengths, in place: a transformers cache made of slots.
 
-Each sequence owns one slot, and sequences under way fill the first slots, so that what a layer attends to is
-a view of its tensors and no step copies them. (`DynamicCache` copies everything at every token and pads all
-rows to the longest.) Suffixes: R rows, T tokens, H heads, W width of the attended part, D size of a head.
+Each sequence owns one slot. What a layer attends to is a view of its tensors where the rows of a pass lie in
+slots that follow each other, so that no step copies them. (`DynamicCache` copies everything at every token
+and pads all rows to the longest.) Suffixes: R rows, T tokens, H heads, W width of the attended part, D size
+of a head.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,8 +53,7 @@ class _Layer(CacheLayerMixin):
         where = self.cache.where
         self.keys[where.slots_R1, :, where.positions_RT] = key_states.transpose(1, 2)
         self.values[where.slots_R1, :, where.positions_RT] = value_states.transpose(1, 2)
-        rows = slice(where.first, where.first + len(where.positions_RT))
-        return self.keys[rows, :, : where.width], self.values[rows, :, : where.width]
+        return self.keys[where.rows, :, : where.width], self.values[where.rows, :, : where.width]
 
     def resize(self) -> None:
         """Take the size that the cache now has; what fits stays."""
@@ -84,12 +85,13 @@ class _Layer(CacheLayerMixin):
 class _Where:
     """The rows and positions that the next forward pass writes."""
 
-    def __init__(self, first: int, positions_RT: Tensor, width: int) -> None:
-        rows = len(positions_RT)
-        self.first = first
+    def __init__(self, slots: Sequence[int], positions_RT: Tensor, width: int) -> None:
         self.positions_RT = positions_RT
         self.width = width
-        self.slots_R1 = torch.arange(first, first + rows, device=positions_RT.device).unsqueeze(1)
+        self.slots_R1 = torch.tensor(slots, dtype=torch.long, device=positions_RT.device).unsqueeze(1)
+        first = slots[0] if slots else 0
+        together = list(slots) == list(range(first, first + len(slots)))
+        self.rows = slice(first, first + len(slots)) if together else self.slots_R1[:, 0]
 
 
 class SlotCache(Cache):
@@ -97,7 +99,7 @@ class SlotCache(Cache):
 
     def __init__(self, layers: int) -> None:
         self.slots = self.capacity = 0
-        self.where = _Where(0, torch.zeros(0, 1, dtype=torch.long), 0)
+        self.where = _Where((), torch.zeros(0, 1, dtype=torch.long), 0)
         self.parts = [_Layer(self) for _ in range(layers)]
         super().__init__(layers=list(self.parts))
 
@@ -110,9 +112,13 @@ class SlotCache(Cache):
 
     def at(self, first: int, positions_RT: Tensor) -> None:
         """The next forward pass has rows from slot `first` on, at these positions."""
+        self.at_slots(range(first, first + len(positions_RT)), positions_RT)
+
+    def at_slots(self, slots: Sequence[int], positions_RT: Tensor) -> None:
+        """The next forward pass has one row in each of these slots, at these positions."""
         longest = int(positions_RT[:, -1].max()) + 1
         assert longest <= self.capacity, (longest, self.capacity)
-        self.where = _Where(first, positions_RT, min(self.capacity, rounded(longest)))
+        self.where = _Where(slots, positions_RT, min(self.capacity, rounded(longest)))
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first tokens of a slot into another one."""
