@@ -213,7 +213,7 @@ def test_padding_behind_a_branch_that_fills_its_slot(tokens: int) -> None:
     reward = make_reward_model()
     scorer = StepScorer.of(reward)
     start = reward.step_format.encode(QUESTIONS[0], ["1"]).ends[0] + 1
-    full = ["1", "2" * (tokens - start - len(reward.step_format.marker_ids))]
+    full = ["1", "+" * (tokens - start - len(reward.step_format.marker_ids))]
     assert len(reward.step_format.encode(QUESTIONS[0], full).ids) == tokens
     scorer.score(QUESTIONS[:1], [["1"]])
     same(scorer.score(QUESTIONS, [full, full]), reference(reward, QUESTIONS, [full, full]))
