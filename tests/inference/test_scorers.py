@@ -212,11 +212,14 @@ def test_short_forks_of_a_branch_that_fills_the_room() -> None:
 def test_padding_behind_a_branch_that_fills_its_slot(tokens: int) -> None:
     reward = make_reward_model()
     scorer = StepScorer.of(reward)
-    start = reward.step_format.encode(QUESTIONS[0], ["1"]).ends[0] + 1
-    full = ["1", "+" * (tokens - start - len(reward.step_format.marker_ids))]
-    assert len(reward.step_format.encode(QUESTIONS[0], full).ids) == tokens
+    ids, marker = reward.step_format.encode(QUESTIONS[0], ["1"]).ids, reward.step_format.marker_ids
+    goes_on = ["1", "+" * (tokens - len(ids) - len(marker))]
+    forks = ["+" * (tokens - len(ids) + 1)]
+    for steps in (goes_on, forks):
+        assert len(reward.step_format.encode(QUESTIONS[0], steps).ids) == tokens
     scorer.score(QUESTIONS[:1], [["1"]])
-    same(scorer.score(QUESTIONS, [full, full]), reference(reward, QUESTIONS, [full, full]))
+    twice, solutions = [QUESTIONS[0]] * 2, [goes_on, forks]
+    same(scorer.score(twice, solutions), reference(reward, twice, solutions))
 
 
 def test_model_is_given_back_as_it_was() -> None:
