@@ -6,11 +6,13 @@ behind a step depends on nothing that follows it: the ids of some steps begin th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from data.prompts import Prompter, refuse_special_tokens
+from data.prompts import Prompter, special_tokens
 from data.thinking import THINK_TAGS
 
 if TYPE_CHECKING:
@@ -57,6 +59,19 @@ class StepFormatOptions:
             raise ValueError('step_separator: is empty; "\\n\\n" makes each paragraph a step')
 
 
+def step_text(tokenizer: PreTrainedTokenizerBase, step: str) -> str:
+    """What a model reads of a step.
+
+    Raises:
+        ValueError: the step is blank or has a special token.
+    """
+    text = step.strip()
+    if not text:
+        raise ValueError(f"a step has no text: {step!r}")
+    refuse_special_tokens(tokenizer, text, "a step")
+    return text
+
+
 class MarkerFormat:
     """The question as a chat, then each step with the marker behind it.
 
@@ -75,23 +90,26 @@ class MarkerFormat:
             thinking_format=THINK_TAGS,
             system_prompt=options.system_prompt,
         )
+        self.prompt_ids = lru_cache(maxsize=64)(lambda question: self.prompter.prompt(question).ids)
+        self.special = re.compile("|".join(map(re.escape, special_tokens(tokenizer))) or "(?!)")
         self.marker = options.step_marker or options.step_separator
-        self.marker_ids: list[int] = self._ids(self.marker)
+        [self.marker_ids] = self._ids([self.marker])
         if not self.marker_ids:
             raise ValueError(f"step_marker: the tokenizer makes no token of {self.marker!r}")
 
     def encode(self, question: str, steps: Sequence[str]) -> StepIds:
         """See `StepFormat.encode`."""
-        ids = list(self.prompter.prompt(question).ids)
-        ends = []
-        for step in steps:
-            text = step.strip()
+        texts = [step.strip() for step in steps]
+        for step, text in zip(steps, texts, strict=True):
             if not text:
                 raise ValueError(f"a step has no text: {step!r}")
-            refuse_special_tokens(self.tokenizer, text, "a step")
-            ids += self._ids(text) + self.marker_ids
+            if found := self.special.search(text):
+                raise ValueError(f"a step contains the special token {found.group()!r} of the tokenizer")
+        ids, ends = list(self.prompt_ids(question)), []
+        for step_ids in self._ids(texts) if texts else []:
+            ids += step_ids + self.marker_ids
             ends.append(len(ids) - 1)
         return StepIds(ids=ids, ends=ends)
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
