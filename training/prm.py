@@ -202,7 +202,6 @@ def make_trainer(
         dtype=model.dtype,
         **({} if quantization is None else {"quantization_config": quantization}),
     )
-    network.config.pad_token_id = tokenizer.pad_token_id
     if model.use_peft:
         from peft import get_peft_model
 

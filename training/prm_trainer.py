@@ -65,7 +65,7 @@ class PrmTrainer(Trainer):
             args=args,
             train_dataset=Rows(rows),
             eval_dataset=Rows(held_out) if held_out else None,
-            data_collator=partial(collate, pad=tokenizer.pad_token_id),
+            data_collator=partial(collate, pad=tokenizer.pad_token_id or 0),
             processing_class=tokenizer,
             compute_metrics=step_metrics,
         )
