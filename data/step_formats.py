@@ -59,17 +59,30 @@ class StepFormatOptions:
             raise ValueError('step_separator: is empty; "\\n\\n" makes each paragraph a step')
 
 
-def step_text(tokenizer: PreTrainedTokenizerBase, step: str) -> str:
-    """What a model reads of a step.
+class StepTexts:
+    """What a model reads of steps: their texts without the blanks around them.
 
-    Raises:
-        ValueError: the step is blank or has a special token.
+    Args:
+        tags: further texts that no step may have.
     """
-    text = step.strip()
-    if not text:
-        raise ValueError(f"a step has no text: {step!r}")
-    refuse_special_tokens(tokenizer, text, "a step")
-    return text
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *tags: str) -> None:
+        refused = [*special_tokens(tokenizer), *tags]
+        self.refused = re.compile("|".join(map(re.escape, refused)) or "(?!)")
+
+    def __call__(self, steps: Sequence[str]) -> list[str]:
+        """The texts.
+
+        Raises:
+            ValueError: a step is blank or has a special token.
+        """
+        texts = [step.strip() for step in steps]
+        for step, text in zip(steps, texts, strict=True):
+            if not text:
+                raise ValueError(f"a step has no text: {step!r}")
+            if found := self.refused.search(text):
+                raise ValueError(f"a step contains the special token {found.group()!r} of the tokenizer")
+        return texts
 
 
 class MarkerFormat:
@@ -91,7 +104,7 @@ class MarkerFormat:
             system_prompt=options.system_prompt,
         )
         self.prompt_ids = lru_cache(maxsize=64)(lambda question: self.prompter.prompt(question).ids)
-        self.special = re.compile("|".join(map(re.escape, special_tokens(tokenizer))) or "(?!)")
+        self.texts = StepTexts(tokenizer)
         self.marker = options.step_marker or options.step_separator
         [self.marker_ids] = self._ids([self.marker])
         if not self.marker_ids:
@@ -99,12 +112,7 @@ class MarkerFormat:
 
     def encode(self, question: str, steps: Sequence[str]) -> StepIds:
         """See `StepFormat.encode`."""
-        texts = [step.strip() for step in steps]
-        for step, text in zip(steps, texts, strict=True):
-            if not text:
-                raise ValueError(f"a step has no text: {step!r}")
-            if found := self.special.search(text):
-                raise ValueError(f"a step contains the special token {found.group()!r} of the tokenizer")
+        texts = self.texts(steps)
         ids, ends = list(self.prompt_ids(question)), []
         for step_ids in self._ids(texts) if texts else []:
             ids += step_ids + self.marker_ids
