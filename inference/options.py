@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from data.prompts import PromptStyle
 from data.sources import parse_source
@@ -11,6 +12,9 @@ from data.thinking import thinking_format
 from inference.budget import Budget
 from inference.engine import EngineOptions, SamplingParams
 from rewards.policy import parse_policy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(kw_only=True)
@@ -25,6 +29,9 @@ class GenerationOptions(EngineOptions):
     """Nucleus sampling; 1 keeps everything."""
     top_k: int = 0
     """0 keeps everything."""
+    bad_words: list[str] = field(default_factory=list)
+    """Texts that are never generated, each one token of the tokenizer (engine openai: of a server that knows
+    logit_bias)."""
     prompt_style: PromptStyle = "direct"
     """direct, zero_shot_cot, few_shot, r1_zero, tinyzero or s1 (see data/prompts.py)."""
     system_prompt: str | None = None
@@ -59,7 +66,7 @@ class GenerationOptions(EngineOptions):
     def __post_init__(self) -> None:
         thinking_format(self.thinking_format)
         parse_policy(self.policy)
-        self.sampling()
+        self._sampling()
         self.budget()
         if self.resample_longer_than is not None and (self.temperature == 0 or self.resample_tries < 1):
             raise ValueError(
@@ -71,7 +78,15 @@ class GenerationOptions(EngineOptions):
             if not is_inline(entry):
                 parse_source(entry, f"few_shot[{index}]")
 
-    def sampling(self) -> SamplingParams:
+    def sampling(self, tokenizer: PreTrainedTokenizerBase) -> SamplingParams:
+        """How the tokens of this tokenizer's model are chosen.
+
+        Raises:
+            ValueError: see `bad_ids`.
+        """
+        return replace(self._sampling(), banned_ids=bad_ids(tokenizer, self.bad_words))
+
+    def _sampling(self) -> SamplingParams:
         return SamplingParams(
             max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k
         )
@@ -96,3 +111,28 @@ class GenerationOptions(EngineOptions):
 def is_inline(entry: dict) -> bool:
     """Whether a few-shot entry is an example itself, not a source of examples."""
     return set(entry) == {"question", "response"}
+
+
+def bad_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> tuple[int, ...]:
+    """The token of each word, and that of the word behind a space where this is one token too (as vLLM does,
+    vllm@v0.31.0:vllm/sampling_params.py).
+
+    Raises:
+        ValueError: a word is not one token.
+    """
+    banned: dict[int, None] = {}
+    for word in words:
+        token = _single_token(tokenizer, word)
+        if token is None:
+            raise ValueError(
+                f"bad_words: {word!r} is not one token of the tokenizer, so that it cannot be kept out; "
+                "give words that are one token"
+            )
+        spaced = _single_token(tokenizer, " " + word.lstrip())
+        banned |= dict.fromkeys(id for id in (token, spaced) if id is not None)
+    return tuple(banned)
+
+
+def _single_token(tokenizer: Any, text: str) -> int | None:
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids[0] if len(ids) == 1 and tokenizer.decode(ids) == text else None

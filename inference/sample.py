@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data.prompts import Prompt, Prompter
 from data.schema import (
@@ -39,6 +39,8 @@ from rewards.texts import graded_text
 from rewards.verify import verify_many
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 ROWS_PER_CALL = 16
 """Rows that one engine call gets, over those it has under way at once; a call that was interrupted is made
@@ -172,7 +174,7 @@ def _draw_missing(
         missing = [item for item in call if (item[0].id, item[2]) not in done]
         if missing and engine.repeatable:
             missing = call  # a call of its own might be rounded in another way
-        for lot in _lots(_generated(config, engine, missing, counts), config.batch_size):
+        for lot in lots(_generated(config, engine, missing, counts), config.batch_size):
             drawn = [item for item in lot if (item[0].id, item[2]) not in done]
             rows = make_attempts(drawn, engine, form, policy)
             journal.append(attempt_row(row) for row in rows)
@@ -189,7 +191,8 @@ def _generated(
     config: GenerationOptions, engine: Engine, work: Sequence[Work], counts: Counter[str]
 ) -> Iterator[list[Drawn]]:
     """The completions of this work as they are finished."""
-    form, budget, params = thinking_format(config.thinking_format), config.budget(), config.sampling()
+    form, budget = thinking_format(config.thinking_format), config.budget()
+    params = config.sampling(engine.tokenizer)
     requests = [
         Request(prompt_ids=prompt.ids, params=params, seed=attempt_seed(config.seed, problem.id, index))
         for problem, prompt, index in work
@@ -208,9 +211,9 @@ def _generated(
         yield [(*work[place], requests[place].seed, generation) for place, generation in batch]
 
 
-def _lots(batches: Iterable[list[Drawn]], size: int) -> Iterator[list[Drawn]]:
+def lots(batches: Iterable[list[T]], size: int) -> Iterator[list[T]]:
     """Batches put together, so that rows are verified and written some at a time."""
-    lot: list[Drawn] = []
+    lot: list[T] = []
     since = time.monotonic()
     for batch in batches:
         lot += batch

@@ -54,6 +54,12 @@ STAGES = {
         help="n verified completions per problem",
         parallel=True,
     ),
+    "label_steps": Stage(
+        module="inference.label_steps",
+        configs=("inference.label_steps:LabelStepsConfig",),
+        help="labels for the steps of attempts by rollouts from where each step ends",
+        parallel=True,
+    ),
     "curate": Stage(
         module="data.curate",
         configs=("data.curate:CurateConfig",),

@@ -194,7 +194,7 @@ class Judge:
 
         def data(match: re.Match[str]) -> str:
             name = f"{match[1]}-{tag}"
-            return f"<{name}>\n{_harmless(values[match[1]])}\n</{name}>"
+            return f"<{name}>\n{harmless(values[match[1]])}\n</{name}>"
 
         rules = _RULES.format(tag=tag, low=self.min_score, high=self.max_score, verdict=verdict)
         return _PLACEHOLDER.sub(data, self.template) + rules, verdict
@@ -248,6 +248,6 @@ def _last_user_text(prompt: Any) -> str:
     return next((message["content"] for message in reversed(prompt) if message["role"] == "user"), "")
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """The text with its chat control tokens broken by a space, in valid Unicode."""
     return _CONTROL.sub(r"\g<0> ", text).encode("utf-8", "replace").decode("utf-8")
