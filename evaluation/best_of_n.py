@@ -161,7 +161,9 @@ def _at(problems: Sequence[Candidates], n: int, seed: int) -> dict[str, Any]:
         values["weighted_best_of_n"].append(weighted_best_of_n(rows, n, seed=(seed, n, number)))
         values["oracle"].append(pass_at_k(total, correct, n))
     gains = {
-        f"{method}_gain": asdict(paired_difference(values[method], values["majority"], seed=seed))
+        f"{method}_gain": asdict(
+            paired_difference(values[method], values["majority"], seed=seed) if n > 1 else SAME
+        )
         for method in ("best_of_n", "weighted_best_of_n")
     }
     return {"n": n, **{method: summarise(each, seed=seed) for method, each in values.items()}, **gains}
@@ -175,6 +177,10 @@ class Difference:
     low: float
     """Of the 95 % interval."""
     high: float
+
+
+SAME = Difference(mean=0.0, low=0.0, high=0.0)
+"""Between choices that cannot differ: those from one attempt."""
 
 
 def paired_difference(values: Sequence[float], others: Sequence[float], *, seed: int = 0) -> Difference:

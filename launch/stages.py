@@ -94,6 +94,11 @@ STAGES = {
         help="benchmarks: accuracy, pass@k, maj@k with intervals",
         parallel=True,
     ),
+    "evaluate_prm": Stage(
+        module="evaluation.evaluate_prm",
+        configs=("evaluation.evaluate_prm:EvaluatePrmConfig",),
+        help="reward models: first errors (ProcessBench), calibration, best-of-n against the majority",
+    ),
     "test_time": Stage(
         module="evaluation.test_time",
         configs=("evaluation.test_time:TestTimeConfig",),

@@ -75,6 +75,7 @@ def test_a_case_by_hand() -> None:
     )
     assert [at["pass@1"]["mean"] for at in (one, two, three)] == pytest.approx([2 / 3] * 3)
     assert two["oracle"]["mean"] == 1
+    assert one["best_of_n_gain"] == {"mean": 0, "low": 0, "high": 0}
     assert two["best_of_n_gain"]["mean"] == pytest.approx(1 / 3 - 2 / 3)
 
 
