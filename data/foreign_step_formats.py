@@ -39,7 +39,7 @@ class MathShepherdFormat:
     peiyi9979/math-shepherd-mistral-7b-prm).
 
     Raises:
-        ValueError: the tokenizer does not say where its tokens are in a text.
+        ValueError: the tokenizer does not say where its tokens are in a text, or has no token + or -.
     """
 
     TAG = "ки"
@@ -50,19 +50,20 @@ class MathShepherdFormat:
         _need_offsets(tokenizer)
         self.tag_id: int = self.tokenizer.encode(self.TAG)[-1]
         """What the model's own code looks for."""
-        self.answer_ids: tuple[int, int] = _answers(self.tokenizer.encode("+ -")[-2:])
+        self.answer_ids: tuple[int, int] = _answers(self.tokenizer.encode("+ -", add_special_tokens=False))
         """Tokens of a wrong and of a right step."""
 
     def encode(self, question: str, steps: Sequence[str]) -> StepIds:
         """See `StepFormat.encode`; also refused: a tokenizer that reads a tag as another token."""
         refuse_special_tokens(self.tokenizer, question, "question")
         parts = [f"{text} {self.TAG}" for text in self.texts(steps)]
-        first = [f"{question} {parts[0]}"] if parts else [f"{question} "]
-        found = _joint_ids(self.tokenizer, [*first, *(f"\n{part}" for part in parts[1:])], special=True)
-        ends = found.ends if steps else []
-        if any(found.ids[end] != self.tag_id for end in ends):
+        if not parts:
+            return StepIds(ids=[], ends=[])
+        lines = [f"{question} {parts[0]}", *(f"\n{part}" for part in parts[1:])]
+        found = _joint_ids(self.tokenizer, lines, special=True)
+        if any(found.ids[end] != self.tag_id for end in found.ends):
             raise ValueError(f"{self.TAG} is not always the same token of this tokenizer")
-        return StepIds(ids=found.ids, ends=ends)
+        return found
 
 
 class RlhflowFormat:
@@ -92,7 +93,8 @@ class RlhflowFormat:
             return StepIds(ids=[], ends=[])
         first = f"{self.before}{question.strip()} {texts[0]}{self.after}"
         turns = [f"{self.between}{text}{self.after}" for text in texts[1:]]
-        return _joint_ids(self.tokenizer, [first, *turns], special=False)
+        found = _joint_ids(self.tokenizer, [first, *turns, "+"], special=False)
+        return StepIds(ids=found.ids, ends=found.ends[:-1])
 
     def _turns(self) -> tuple[str, str, str]:
         """Text before the first user turn, between "+" and the next one, and behind each up to the answer."""
@@ -162,7 +164,13 @@ def _joint_ids(tokenizer: Any, parts: Sequence[str], *, special: bool) -> StepId
 
 
 def _answers(ids: Sequence[int]) -> tuple[int, int]:
-    """(wrong, right) of the tokens of "+" and "-"."""
+    """(wrong, right) of the tokens of "+" and "-".
+
+    Raises:
+        ValueError: they are not two tokens.
+    """
+    if len(ids) != 2:
+        raise ValueError(f"+ and - are {len(ids)} tokens of this tokenizer, not two")
     right, wrong = ids
     return wrong, right
 

@@ -90,8 +90,9 @@ class StepScorer:
 
     def score(self, questions: Sequence[str], solutions: Sequence[Sequence[str]]) -> list[list[float]]:
         """See `Scorer.score`; also refused: a solution longer than the model or max_kv_tokens allows."""
-        pairs = enumerate(zip(questions, solutions, strict=True))
-        encoded = [self._encode(index, question, steps) for index, (question, steps) in pairs]
+        encoded = encode_all(self.step_format, questions, solutions)
+        for index, steps in enumerate(encoded):
+            self._check_length(index, len(steps.ids))
         branches = branches_of(encoded)
         unique = sorted({branch for branch in branches if branch.ends}, key=lambda branch: branch.ids)
         self.kept.recall(unique)
@@ -109,12 +110,7 @@ class StepScorer:
         """Drop all that is kept; needed when the model's weights have changed."""
         self.kept.forget()
 
-    def _encode(self, index: int, question: str, steps: Sequence[str]) -> StepIds:
-        try:
-            encoded = self.step_format.encode(question, steps)
-        except ValueError as error:
-            raise ValueError(f"solution {index}: {error}") from error
-        tokens = len(encoded.ids)
+    def _check_length(self, index: int, tokens: int) -> None:
         if tokens > self.max_model_tokens:
             raise ValueError(
                 f"solution {index}: {tokens} tokens are more than the {self.max_model_tokens} of {self.name}"
@@ -124,7 +120,6 @@ class StepScorer:
                 f"solution {index}: its {tokens} tokens need max_kv_tokens {rounded(tokens + 1)} or more, "
                 f"not {self.kept.max_tokens}"
             )
-        return encoded
 
     @contextmanager
     def _judging(self) -> Iterator[None]:
@@ -183,6 +178,23 @@ class StepScorer:
         if not math.isfinite(score):
             raise ValueError(f"{self.name} gives the score {score}; load it with dtype: float32")
         return score
+
+
+def encode_all(
+    step_format: StepFormat, questions: Sequence[str], solutions: Sequence[Sequence[str]]
+) -> list[StepIds]:
+    """Every solution with its question.
+
+    Raises:
+        ValueError: see `StepFormat.encode`; names the solution.
+    """
+    encoded = []
+    for index, (question, steps) in enumerate(zip(questions, solutions, strict=True)):
+        try:
+            encoded.append(step_format.encode(question, steps))
+        except ValueError as error:
+            raise ValueError(f"solution {index}: {error}") from error
+    return encoded
 
 
 def _windows(model: Any, text: Any, name: str) -> dict[str, int | None]:
