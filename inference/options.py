@@ -30,8 +30,8 @@ class GenerationOptions(EngineOptions):
     top_k: int = 0
     """0 keeps everything."""
     bad_words: list[str] = field(default_factory=list)
-    """Texts that are never generated, each one token of the tokenizer (engine openai: of a server that knows
-    logit_bias)."""
+    """Words that are never generated, each one token of the tokenizer; other tokens that hold the same text
+    stay possible. Engine openai needs a server that knows logit_bias."""
     prompt_style: PromptStyle = "direct"
     """direct, zero_shot_cot, few_shot, r1_zero, tinyzero or s1 (see data/prompts.py)."""
     system_prompt: str | None = None

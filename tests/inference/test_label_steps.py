@@ -287,7 +287,7 @@ def written_attempts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [[f"{j} + {j * (i if j > 2 else 1)}" for j in range(7)] for i in range(3)]
     rows = [
         attempt([*own, LAST], "correct" if n == i == 1 else "wrong", i, problem=problem(n))
-        for n in range(6)
+        for n in range(3)
         for i, own in enumerate(lines)
     ]
     write_attempts(folder, rows)
@@ -320,13 +320,13 @@ def test_a_broken_run_ends_with_the_same_rows(
         attempts=str(written_attempts),
         model_name_or_path=str(tiny_model),
         dtype="float32",
-        max_tokens=64,
+        max_tokens=56,
         method=method,
     )
     whole = label_steps(own, tmp_path / "whole")
-    assert whole["rollouts"] > 40
+    assert whole["rollouts"] > 20
     broken = StopAfter.load(str(tiny_model), dtype="float32", batch_size=4)
-    for left in (4, 9, 15):
+    for left in (3, 7):
         with monkeypatch.context() as patch:
             StopAfter.left = left
             patch.setattr(label_steps_module, "load_engine", lambda config: broken)
