@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
 from data.steps import LabelledSolution, labelled_from_row
-from data.store import iterate_rows, read_json, table_path, write_json, write_rejected
+from data.store import iterate_rows, table_path, write_json, write_rejected
 from inference.scorers.reward_model import RewardModelOptions, load_weights, save_options
 from training.loading import training_tokenizer
+from training.preflight import check_processes
+from training.prm_arguments import check_arguments, check_lengths
 from training.reporting import set_reporting_defaults
 from training.step_rows import Mode, StepRow, StepRows, class_weights, step_rows, steps_shown
 
@@ -74,11 +76,18 @@ class PrmConfig(RewardModelOptions):
 
 def prm(config: PrmConfig, args: TrainingArguments, model: ModelConfig, folder: Path) -> dict[str, Any]:
     """Train, resuming from the last complete checkpoint, and save a plain model folder that scorers load."""
+    from tqdm import tqdm
+
     from training.checkpoints import newest_complete_checkpoint, resume_or_train
 
+    muon = config.muon_learning_rate is not None
+    check_arguments(args, model, held_out=config.held_out_fraction > 0, muon=muon)
+    check_processes(args)  # pyright: ignore[reportArgumentType]
     set_reporting_defaults(folder)
-    solutions = read_solutions(config.dataset)
     tokenizer = training_tokenizer(model, trust_remote_code=config.trust_remote_code)
+    solutions = tqdm(
+        read_solutions(config.dataset), desc="encode", unit="solution", disable=args.process_index > 0
+    )
     made = make_rows(config, tokenizer, solutions)
     if args.process_index == 0:
         write_rejected(folder, made.rejected)
@@ -89,21 +98,24 @@ def prm(config: PrmConfig, args: TrainingArguments, model: ModelConfig, folder: 
         logger.info("a solution and its targets:")
         print(steps_shown(tokenizer, train[0]), flush=True)
     trainer = make_trainer(config, args, model, tokenizer, train, held_out, weights)
-    fresh = newest_complete_checkpoint(folder) is None
-    before = _measured(trainer, folder / "held_out_before.json", measure=fresh)
+    args.eval_on_start = bool(held_out) and newest_complete_checkpoint(folder) is None
     result = resume_or_train(trainer, folder)
-    after = trainer.evaluate() if held_out else {}
+    before, after = (_before(trainer), trainer.evaluate()) if held_out else ({}, {})
     if args.process_index == 0:
-        finish(config, trainer, folder)
+        write_json(folder / "log_history.json", trainer.state.log_history)
+        save_options(folder, config)
+        if model.use_peft:
+            merge_adapter(config, model, folder)
     targets = [target for row in train for target in row.targets]
     return {
         "solutions": len(train),
+        "held_out": len(held_out),
         "rejected": len(made.rejected),
         "shortened": made.shortened,
         "labels": len(targets),
         "right_share": sum(targets) / len(targets),
-        **{f"{key}_before": before.get(f"eval_{key}") for key in MEASURES if held_out},
-        **{key: after.get(f"eval_{key}") for key in MEASURES if held_out},
+        **{f"{key}_before": before[f"eval_{key}"] for key in MEASURES if before},
+        **{key: after[f"eval_{key}"] for key in MEASURES if after},
         "train_seconds": result["train_runtime"],
     }
 
@@ -112,25 +124,29 @@ MEASURES = ("loss", "step_accuracy", "step_auc", "last_auc")
 """Of the held-out solutions."""
 
 
-def read_solutions(sources: Sequence[str]) -> list[LabelledSolution]:
-    """The labelled solutions of all sources.
+def _before(trainer: PrmTrainer) -> dict[str, Any]:
+    """The measures of the untrained model, which the log keeps through checkpoints."""
+    return next(entry for entry in trainer.state.log_history if "eval_loss" in entry)
+
+
+def read_solutions(sources: Sequence[str]) -> Iterator[LabelledSolution]:
+    """The labelled solutions of all sources, one after the other.
 
     Raises:
         ValueError: a file is missing or unreadable, holds none, or rows of role eval.
     """
-    solutions = []
     for source in sources:
-        read = [
-            labelled_from_row(row) for row in iterate_rows(table_path(source, "step_labels"), "step_labels")
-        ]
-        if not read:
+        solution = None
+        for solution in map(
+            labelled_from_row, iterate_rows(table_path(source, "step_labels"), "step_labels")
+        ):
+            refuse_eval_rows([solution.problem], source)
+            yield solution
+        if solution is None:
             raise ValueError(f"dataset: {source} holds no labelled solution")
-        refuse_eval_rows([solution.problem for solution in read], source)
-        solutions += read
-    return solutions
 
 
-def make_rows(config: PrmConfig, tokenizer: Any, solutions: Sequence[LabelledSolution]) -> StepRows:
+def make_rows(config: PrmConfig, tokenizer: Any, solutions: Iterable[LabelledSolution]) -> StepRows:
     """The solutions as training rows."""
     from data.step_formats import MarkerFormat
 
@@ -163,13 +179,13 @@ def check_rejected(made: StepRows, most: float) -> None:
 def split_by_problem(
     rows: Sequence[StepRow], fraction: float, seed: int
 ) -> tuple[list[StepRow], list[StepRow]]:
-    """Rows to train on and held-out ones; no problem is in both.
+    """Rows to train on and held-out ones, of at least one problem; no problem is in both.
 
     Raises:
         ValueError: nothing would be left to train on.
     """
     problems = sorted({row.problem for row in rows})
-    count = round(fraction * len(problems))
+    count = max(round(fraction * len(problems)), fraction > 0)
     if count == len(problems):
         raise ValueError(f"held_out_fraction: {fraction} of {len(problems)} problems leaves none to train on")
     out = set(random.Random(f"held out {seed}").sample(problems, count))
@@ -187,7 +203,7 @@ def make_trainer(
 ) -> PrmTrainer:
     """The trainer around a freshly loaded network."""
     from transformers import set_seed
-    from trl import get_peft_config, get_quantization_config
+    from trl import get_quantization_config
 
     from training.prm_trainer import PrmTrainer
 
@@ -202,14 +218,9 @@ def make_trainer(
         dtype=model.dtype,
         **({} if quantization is None else {"quantization_config": quantization}),
     )
+    check_lengths([*train, *held_out], network)
     if model.use_peft:
-        from peft import get_peft_model
-
-        if config.head == "classifier":
-            model.lora_task_type = "TOKEN_CLS"  # keeps the new head trainable, and saves it
-        adapter = get_peft_config(model)
-        assert adapter is not None, "use_peft is set"
-        network = get_peft_model(network, adapter)
+        network = _with_adapter(network, config, args, model)
     return PrmTrainer(
         network,
         args,
@@ -222,27 +233,42 @@ def make_trainer(
     )
 
 
-def _measured(trainer: PrmTrainer, path: Path, *, measure: bool) -> dict[str, float]:
-    """Held-out measures of the untrained model: taken once, remembered for a resumed run."""
-    if trainer.eval_dataset is None:
-        return {}
-    if measure or not path.is_file():
-        measures = trainer.evaluate()
-        if trainer.args.process_index == 0:
-            write_json(path, measures)
-        return measures
-    return read_json(path)
+def _with_adapter(network: Any, config: PrmConfig, args: TrainingArguments, model: ModelConfig) -> Any:
+    """The network with an adapter to be trained; the head of a classifier is trained whole."""
+    from peft import get_peft_model
+    from trl import get_peft_config
+
+    classifier = config.head == "classifier"
+    model.lora_task_type = "TOKEN_CLS" if classifier else "CAUSAL_LM"
+    adapter: Any = get_peft_config(model)
+    if classifier:
+        adapter.exclude_modules = [name for name in ("score", "classifier") if hasattr(network, name)]
+    sharded = args.deepspeed_plugin is not None and args.deepspeed_plugin.zero_stage == 3
+    if sharded:  # one dtype, and checkpointing as trl's trainers have it there
+        given: Any = args.gradient_checkpointing_kwargs or {}
+        args.gradient_checkpointing_kwargs = {**given, "use_reentrant": True}
+    made = get_peft_model(network, adapter, autocast_adapter_dtype=not sharded)
+    if args.gradient_checkpointing:
+        made.enable_input_require_grads()
+    return made
 
 
-def finish(config: PrmConfig, trainer: PrmTrainer, folder: Path) -> None:
-    """Say in the folder what the model is, and put adapters into its weights."""
-    save_options(folder, config)
-    write_json(folder / "log_history.json", trainer.state.log_history)
-    network: Any = trainer.accelerator.unwrap_model(trainer.model)
-    if hasattr(network, "merge_and_unload"):
-        network.merge_and_unload().save_pretrained(folder)
-        for leftover in folder.glob("adapter_*"):
-            leftover.unlink()
+def merge_adapter(config: PrmConfig, model: ModelConfig, folder: Path) -> None:
+    """Replace the trained adapter in `folder` by the whole model, with the adapter in its weights."""
+    from peft import PeftModel
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # or the weights would be sharded over processes that are not here
+    network = load_weights(
+        str(model.model_name_or_path),
+        config,
+        trust_remote_code=config.trust_remote_code,
+        revision=model.model_revision,
+        dtype=model.dtype,
+    )
+    PeftModel.from_pretrained(network, str(folder)).merge_and_unload().save_pretrained(folder)
+    for leftover in folder.glob("adapter_*"):
+        leftover.unlink()
 
 
 if __name__ == "__main__":

@@ -8,32 +8,20 @@ Suffixes: B rows, T tokens, K columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from inference.scorers.reward_model import judge
 from training.muon import muon_adamw
-from training.step_rows import IGNORED, StepRow, collate
-
-
-class Rows(Dataset):
-    """Rows as the data loader takes them."""
-
-    def __init__(self, rows: Sequence[StepRow]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> StepRow:
-        return self.rows[index]
+from training.step_rows import IGNORED, Rows, StepRow, collate
 
 
 class PrmTrainer(Trainer):
@@ -65,16 +53,15 @@ class PrmTrainer(Trainer):
             args=args,
             train_dataset=Rows(rows),
             eval_dataset=Rows(held_out) if held_out else None,
-            data_collator=partial(collate, pad=tokenizer.pad_token_id or 0),
+            data_collator=collate,
             processing_class=tokenizer,
-            compute_metrics=step_metrics,
+            compute_metrics=partial(step_metrics, weights=weights),
         )
+        self.lengths = [len(row.ids) for row in rows]
         self.answers = answers
         self.weights = weights
         self.muon_learning_rate = muon_learning_rate
-        self.model_accepts_loss_kwargs = (
-            True  # so that the judged steps of a whole optimizer step are counted
-        )
+        self.model_accepts_loss_kwargs = True  # the judged steps of a whole optimizer step are counted
         self._loss_shifts_labels = False
 
     def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
@@ -84,6 +71,13 @@ class PrmTrainer(Trainer):
             )
         return super().create_optimizer(*args, **options)
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        rows = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGrouped(self.lengths, rows, seed)
+
     def compute_loss(
         self,
         model: Any,
@@ -91,16 +85,14 @@ class PrmTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Cross entropy over the judged steps of the optimizer step, on all processes."""
+        """The micro-batch's share of the mean cross entropy over all judged steps of the optimizer step."""
+        assert num_items_in_batch is not None, "the trainer counts what is judged"
         logits_BK2 = self._logits(model, inputs)
-        labels_BK = inputs["labels"].to(logits_BK2.device)
-        loss = step_loss(logits_BK2, labels_BK, self.weights)
-        if num_items_in_batch is None:
-            loss = loss / (labels_BK != IGNORED).sum()
-        else:
-            loss = loss / num_items_in_batch
-            if self.args.average_tokens_across_devices:
-                loss = loss * self.accelerator.num_processes
+        loss = step_loss(logits_BK2, inputs["labels"], self.weights) / num_items_in_batch
+        if (
+            self.args.average_tokens_across_devices
+        ):  # counted over all processes, whose gradients are averaged
+            loss = loss * self.accelerator.num_processes
         return (loss, {"logits": logits_BK2}) if return_outputs else loss
 
     def _logits(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
@@ -109,12 +101,35 @@ class PrmTrainer(Trainer):
 
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    ) -> tuple[None, Tensor, Tensor]:
+        """Logits and labels alone: a mean over batches would depend on their size, see `step_metrics`."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss, output = self.compute_loss(model, inputs, return_outputs=True)
-        logits = output["logits"]
-        return loss, None if prediction_loss_only else logits, inputs["labels"]
+            return None, self._logits(model, inputs), inputs["labels"]
+
+
+class LengthGrouped(Sampler[int]):
+    """Random order in which rows of similar length stand together; seed and epoch alone decide it.
+
+    Args:
+        rows: of a process in an optimizer step; 50 times as many are sorted at a time.
+    """
+
+    def __init__(self, lengths: Sequence[int], rows: int, seed: int) -> None:
+        self.lengths = list(lengths)
+        self.rows = rows
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return iter(get_length_grouped_indices(self.lengths, self.rows, generator=generator))
 
 
 def step_loss(logits_BK2: Tensor, labels_BK: Tensor, weights: tuple[float, float]) -> Tensor:
@@ -129,9 +144,9 @@ def step_loss(logits_BK2: Tensor, labels_BK: Tensor, weights: tuple[float, float
     return -(weights[0] * (1 - right_N) * logprobs_N2[:, 0] + weights[1] * right_N * logprobs_N2[:, 1]).sum()
 
 
-def step_metrics(predicted: EvalPrediction) -> dict[str, float]:
-    """Accuracy and AUC over the judged steps, and of each solution's last judged step; soft labels count as
-    what they are nearer to."""
+def step_metrics(predicted: EvalPrediction, weights: tuple[float, float]) -> dict[str, float]:
+    """Loss, accuracy and AUC over the judged steps, and AUC of each solution's last judged step; soft labels
+    count as what they are nearer to."""
     logits_BK2, labels_BK = torch.tensor(predicted.predictions), torch.tensor(predicted.label_ids)
     judged_BK = labels_BK != IGNORED
     scores_BK = (logits_BK2[..., 1] - logits_BK2[..., 0]).double()
@@ -139,6 +154,7 @@ def step_metrics(predicted: EvalPrediction) -> dict[str, float]:
     last_B = judged_BK.shape[1] - 1 - judged_BK.flip(1).int().argmax(1)
     rows_B = torch.arange(len(last_B))
     return {
+        "loss": float(step_loss(logits_BK2.double(), labels_BK, weights) / judged_BK.sum()),
         "step_accuracy": float(((scores_BK > 0) == right_BK)[judged_BK].double().mean()),
         "step_auc": auc(scores_BK[judged_BK], right_BK[judged_BK]),
         "last_auc": auc(scores_BK[rows_B, last_B], right_BK[rows_B, last_B]),

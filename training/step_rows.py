@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from data.schema import Rejected, rejected
 from data.step_formats import StepFormat
@@ -24,11 +26,25 @@ class StepRow:
 
     problem: str
     """The problem's id."""
-    ids: list[int]
+    ids: array[int]
     ends: list[int]
     """Indices in `ids` at which steps are judged, increasing."""
     targets: list[float]
     """For each of them the probability that the step is right."""
+
+
+class Rows(Dataset):
+    """Rows as a data loader takes them: dictionaries with input_ids, ends and targets."""
+
+    def __init__(self, rows: Sequence[StepRow]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[index]
+        return {"input_ids": row.ids, "ends": row.ends, "targets": row.targets}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +57,12 @@ class StepRows:
     """Rows whose last steps did not fit into max_length and were left out."""
 
 
+class UnusableError(Exception):
+    """A solution cannot be trained on; the arguments are rule and evidence."""
+
+
 def step_rows(
-    solutions: Sequence[LabelledSolution],
+    solutions: Iterable[LabelledSolution],
     step_format: StepFormat,
     *,
     separator: str,
@@ -63,37 +83,29 @@ def step_rows(
     """
     rows, bad, shortened = [], [], 0
     for solution in solutions:
-        why = fault(solution.steps, solution.labels, separator) if mode == "prm" else _outcome_fault(solution)
-        if why is None:
-            targets = _targets(solution, mode, soft, until_first_error)
-            try:
-                row = _encoded(solution, step_format, targets)
-            except ValueError as error:
-                why = "unencodable", str(error)
-            else:
-                short = _shortened(row, max_length)
-                if short is None or (mode == "orm" and short is not row):
-                    why = "overlong", f"{len(row.ids)} > max_length {max_length}"
-                else:
-                    shortened += short is not row
-                    rows.append(short)
-        if why is not None:
-            bad.append(rejected(labelled_row(solution), *why))
+        try:
+            targets = _targets(solution, separator, mode, soft, until_first_error)
+            whole = _encoded(solution, step_format, targets)
+            row = _shortened(whole, max_length)
+        except UnusableError as why:
+            bad.append(rejected(labelled_row(solution), *why.args))
+        else:
+            rows.append(row)
+            shortened += row is not whole
     return StepRows(rows=rows, rejected=bad, shortened=shortened)
 
 
-def _outcome_fault(solution: LabelledSolution) -> tuple[str, str] | None:
-    if solution.right is None:
-        return "unknown_outcome", "nobody has said whether the final answer is right"
-    return None if solution.steps else ("no_step", "the solution has no steps")
-
-
 def _targets(
-    solution: LabelledSolution, mode: Mode, soft: bool, until_first_error: bool
+    solution: LabelledSolution, separator: str, mode: Mode, soft: bool, until_first_error: bool
 ) -> list[float | None]:
-    if mode == "orm":
-        return [*[None] * (len(solution.steps) - 1), float(bool(solution.right))]
+    """The target of each step, None where it is not judged."""
     labels = list(solution.labels)
+    if mode == "orm":
+        if solution.right is None:
+            raise UnusableError("unknown_outcome", "nobody has said whether the final answer is right")
+        labels = [*[None] * (len(solution.steps) - 1), float(solution.right)]
+    if found := fault(solution.steps, labels, separator):
+        raise UnusableError(*found)
     if until_first_error and solution.first_error >= 0:
         known = solution.first_error + 1
         labels = labels[:known] + [None] * (len(labels) - known)
@@ -101,47 +113,46 @@ def _targets(
 
 
 def _encoded(solution: LabelledSolution, step_format: StepFormat, targets: Sequence[float | None]) -> StepRow:
-    encoded = step_format.encode(solution.problem.question, solution.steps)
+    try:
+        encoded = step_format.encode(solution.problem.question, solution.steps)
+    except ValueError as error:
+        raise UnusableError("unencodable", str(error)) from error
     judged = [(end, target) for end, target in zip(encoded.ends, targets, strict=True) if target is not None]
-    ends = [end for end, _ in judged]
+    return _row(solution.problem.id, encoded.ids, judged)
+
+
+def _row(problem: str, ids: Sequence[int], judged: Sequence[tuple[int, float]]) -> StepRow:
+    ends, targets = zip(*judged, strict=True)
     return StepRow(
-        problem=solution.problem.id,
-        ids=encoded.ids[: ends[-1] + 1],
-        ends=ends,
-        targets=[target for _, target in judged],
+        problem=problem, ids=array("i", ids[: ends[-1] + 1]), ends=list(ends), targets=list(targets)
     )
 
 
-def _shortened(row: StepRow, max_length: int) -> StepRow | None:
-    """The row itself where it fits, else its steps that do; None where none does."""
-    if len(row.ids) <= max_length:
-        return row
-    fit = sum(end < max_length for end in row.ends)
-    if not fit:
-        return None
-    ends = row.ends[:fit]
-    return StepRow(problem=row.problem, ids=row.ids[: ends[-1] + 1], ends=ends, targets=row.targets[:fit])
+def _shortened(row: StepRow, max_length: int) -> StepRow:
+    """The row itself where it fits, else its steps that do."""
+    judged = [(end, target) for end, target in zip(row.ends, row.targets, strict=True) if end < max_length]
+    if not judged:
+        raise UnusableError("overlong", f"{row.ends[0] + 1} > max_length {max_length}")
+    return row if len(judged) == len(row.ends) else _row(row.problem, row.ids, judged)
 
 
-def collate(rows: Sequence[StepRow], pad: int) -> dict[str, Tensor]:
-    """A batch of B rows, padded on the right.
+def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """A batch of B rows (see `Rows`), padded on the right with id 0, which nothing that is judged can see.
 
     Returns:
         input_ids and attention_mask (B, T); columns (K,), the columns at which any row is judged; labels
         (B, K), the targets there, IGNORED where a row is not judged.
     """
-    longest = max(len(row.ids) for row in rows)
-    columns = sorted({end for row in rows for end in row.ends})
+    shape = len(rows), max(len(row["input_ids"]) for row in rows)
+    columns = sorted({end for row in rows for end in row["ends"]})
     places = {column: place for place, column in enumerate(columns)}
+    ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     labels = torch.full((len(rows), len(columns)), IGNORED)
     for i, row in enumerate(rows):
-        labels[i, [places[end] for end in row.ends]] = torch.tensor(row.targets)
-    return {
-        "input_ids": torch.tensor([row.ids + [pad] * (longest - len(row.ids)) for row in rows]),
-        "attention_mask": torch.tensor([[i < len(row.ids) for i in range(longest)] for row in rows]).long(),
-        "columns": torch.tensor(columns),
-        "labels": labels,
-    }
+        ids[i, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
+        mask[i, : len(row["input_ids"])] = 1
+        labels[i, [places[end] for end in row["ends"]]] = torch.tensor(row["targets"])
+    return {"input_ids": ids, "attention_mask": mask, "columns": torch.tensor(columns), "labels": labels}
 
 
 def class_weights(rows: Sequence[StepRow]) -> tuple[float, float]:
@@ -166,7 +177,7 @@ def steps_shown(tokenizer: Any, row: StepRow) -> str:
     """A row as terminal text: each judged step with its target, right ones green and wrong ones red."""
     parts, start = [], 0
     for end, target in zip(row.ends, row.targets, strict=True):
-        text = str(tokenizer.decode(row.ids[start : end + 1])).encode("unicode_escape").decode()
+        text = str(tokenizer.decode(list(row.ids[start : end + 1]))).encode("unicode_escape").decode()
         parts.append(f"\x1b[{32 if target >= 0.5 else 31}m{text} [{target:g}]\x1b[0m")
         start = end + 1
     return "\n".join(parts)
