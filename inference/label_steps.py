@@ -137,6 +137,9 @@ def roll_out(
     solutions, bad = split_attempts(config, attempts, engine)
     if not solutions:
         raise ValueError(f"attempts: none can be labelled; first reason: {bad[0].rule}: {bad[0].evidence}")
+    if strangers := {s.attempt.completion.model for s in solutions} - {engine.name}:
+        names = ", ".join(sorted(strangers))
+        logger.warning("attempts by %s count as rollouts, which are those of %s", names, engine.name)
     wait()  # for the run folder, which the first process makes
     known = finished_waves(folder)
     wait()  # until all have read
