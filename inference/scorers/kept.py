@@ -113,8 +113,8 @@ class KeptBranches:
         now = self.cache
         if capacity <= now.capacity and slots * now.capacity <= self.max_tokens:
             capacity = now.capacity
-        elif capacity > now.capacity and slots * rounded(now.capacity * 3 // 2) <= self.max_tokens:
-            capacity = max(capacity, rounded(now.capacity * 3 // 2))
+        elif capacity > now.capacity and 2 * slots * now.capacity <= self.max_tokens:
+            capacity = max(capacity, 2 * now.capacity)
         most = self.max_tokens // capacity
         slots = min(most, max(slots, now.slots if slots <= now.slots else 2 * now.slots))
         free = iter(sorted(set(range(slots)) - {slot.index for slot in self.slots}))

@@ -40,11 +40,11 @@ LLAMA3_TEMPLATE = (
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 SIZES: dict[str, Any] = {
-    "hidden_size": 32,
+    "hidden_size": 64,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
     "max_position_embeddings": 512,
     "initializer_range": 0.2,
 }
@@ -98,9 +98,9 @@ def save_qwen_prm(tokenizer: Any, folder: Path) -> Path:
     torch.manual_seed(1)
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(made), tie_word_embeddings=False, **SIZES))
     heads = {
-        "score.0.weight": (32, 32),
-        "score.0.bias": (32,),
-        "score.2.weight": (2, 32),
+        "score.0.weight": (64, 64),
+        "score.0.bias": (64,),
+        "score.2.weight": (2, 64),
         "score.2.bias": (2,),
     }
     drawn = {name: torch.randn(shape) * 0.3 for name, shape in heads.items()}
@@ -111,7 +111,7 @@ def save_skywork(tokenizer: Any, folder: Path) -> Path:
     made = extended(tokenizer, bos_token="<|endoftext|>")
     torch.manual_seed(2)
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(made), tie_word_embeddings=False, **SIZES))
-    drawn = {"v_head.summary.weight": torch.randn(1, 32) * 0.3, "v_head.summary.bias": torch.randn(1)}
+    drawn = {"v_head.summary.weight": torch.randn(1, 64) * 0.3, "v_head.summary.bias": torch.randn(1)}
     return save(folder, model, made, "Qwen2ForPrmModel", **drawn)
 
 

@@ -35,11 +35,11 @@ def make_reward_model(
     tokenizer = build_tokenizer()
     config = config_class(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=64,
         intermediate_size=64,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
         max_position_embeddings=512,
         num_labels=2,
         initializer_range=0.2,
