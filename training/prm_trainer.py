@@ -57,6 +57,7 @@ class PrmTrainer(Trainer):
             processing_class=tokenizer,
             compute_metrics=partial(step_metrics, weights=weights),
         )
+        self.order: LengthGrouped | None = None
         self.lengths = [len(row.ids) for row in rows]
         self.answers = answers
         self.weights = weights
@@ -74,9 +75,16 @@ class PrmTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        rows = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthGrouped(self.lengths, rows, seed)
+        args = self.args
+        rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        seed = args.seed if args.data_seed is None else args.data_seed
+        self.order = LengthGrouped(self.lengths, rows, seed)
+        return self.order
+
+    def _run_epoch(self, *, epoch: int, **arguments: Any) -> Any:
+        if self.order is not None:  # set_epoch does not reach it behind batches that are skipped (accelerate)
+            self.order.set_epoch(epoch)
+        return super()._run_epoch(epoch=epoch, **arguments)
 
     def compute_loss(
         self,
@@ -112,7 +120,7 @@ class LengthGrouped(Sampler[int]):
     """Random order in which rows of similar length stand together; seed and epoch alone decide it.
 
     Args:
-        rows: of a process in an optimizer step; 50 times as many are sorted at a time.
+        rows: of an optimizer step; up to 50 times as many are sorted at a time.
     """
 
     def __init__(self, lengths: Sequence[int], rows: int, seed: int) -> None:
