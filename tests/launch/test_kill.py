@@ -18,6 +18,7 @@ import pytest
 
 from data.run_folder import read_manifest
 from data.store import read_json, read_rows
+from tests.training.prm_runs import signs, write_solutions
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 3
@@ -91,13 +92,26 @@ learning_rate: 1.0e-3
 bf16: false
 gradient_checkpointing: false
 """,
+    "07_prm": """
+stage: prm
+launch: cpu
+dataset: [LABELLED]
+model_name_or_path: MODEL
+step_separator: "\\n"
+held_out_fraction: 0.2
+per_device_train_batch_size: 4
+max_steps: 40
+logging_steps: 1
+save_steps: 3
+learning_rate: 1.0e-3
+""",
 }
 TABLES = {"01_collect": "problems", "02_sample": "attempts", "03_curate": "traces", "05_evaluate": "attempts"}
 
 
 @pytest.fixture(scope="module")
 def pipeline(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe folder of all five stages on the tiny model."""
+    """A recipe folder of all these stages on the tiny model."""
     folder = tmp_path_factory.mktemp("kill") / "recipes" / "tiny"
     folder.mkdir(parents=True)
     rng = random.Random(0)
@@ -109,10 +123,11 @@ def pipeline(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         rows.append({**row, "response": f"\\boxed{{{a + b}}}"})
     data = folder.parent / "sums.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labelled = write_solutions(folder.parent / "labelled", signs())
     for name, text in RECIPES.items():
-        (folder / f"{name}.yaml").write_text(
-            text.replace("DATA", str(data)).replace("MODEL", str(tiny_model))
-        )
+        for place, path in (("DATA", data), ("MODEL", tiny_model), ("LABELLED", labelled)):
+            text = text.replace(place, str(path))
+        (folder / f"{name}.yaml").write_text(text)
     return folder
 
 
