@@ -46,8 +46,11 @@ class LabelStepsConfig(GenerationOptions):
     labels: Literal["hard", "soft"] = "hard"
     """Of monte_carlo. hard: 1 where a right completion is known, else 0. soft: the share of right ones."""
     rollouts: int = 8
-    """Completions of a prefix, the attempts that begin with it among them. Where one right completion is
-    enough, half of the others are drawn first, and the rest only if none of these is right."""
+    """Completions of a prefix, the attempts that begin with it among them. For hard labels half of the others
+    are drawn first, and the rest only if these do not decide."""
+    min_right: int = 1
+    """Hard labels: right completions that make a step right. One is what the papers take; where errors cancel
+    each other at times, 2 is less easily fooled."""
     count_attempts: bool = True
     """Soft labels: whether attempts are among the completions of their prefixes."""
     step_separator: str = "\n\n"
@@ -62,6 +65,10 @@ class LabelStepsConfig(GenerationOptions):
         GenerationOptions.__post_init__(self)
         if self.rollouts < 1:
             raise ValueError(f"rollouts: {self.rollouts} must be at least 1")
+        if not 1 <= self.min_right <= self.rollouts:
+            raise ValueError(f"min_right: {self.min_right} must be from 1 to rollouts: {self.rollouts}")
+        if self.min_right > 1 and self.method == "monte_carlo" and self.labels == "soft":
+            raise ValueError("min_right: soft labels are shares; drop it or take labels: hard")
         if self.temperature == 0 and self.rollouts > 1:
             raise ValueError("rollouts: with temperature 0 all are the same; use 1, or a temperature above 0")
         if self.method == "binary_search" and self.labels == "soft":
@@ -88,6 +95,7 @@ class LabelStepsConfig(GenerationOptions):
                 else "monte_carlo_hard"
             ),
             rollouts=self.rollouts,
+            min_right=self.min_right,
             count_attempts=self.count_attempts,
         )
 

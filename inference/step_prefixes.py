@@ -58,8 +58,8 @@ class Prefix:
     """Attempts that begin with it."""
     drawn: Tally = field(default_factory=Tally)
     """Its rollouts."""
-    rightable: bool = False
-    """Whether a right completion of it is known."""
+    known_right: int = 0
+    """Right completions of it that are known: attempts, its own rollouts and those of longer prefixes."""
 
     @property
     def text(self) -> str:
@@ -68,9 +68,11 @@ class Prefix:
     def record(self, tally: Tally, *, drawn: bool) -> None:
         """Take in completions: rollouts that were drawn, or attempts."""
         (self.drawn if drawn else self.served).add(tally)
-        prefix = self if tally.right else None
-        while prefix is not None and not prefix.rightable:
-            prefix.rightable, prefix = True, prefix.parent
+        self.known_right += tally.right
+        shorter = self.parent if drawn else None  # an attempt is recorded with each of its prefixes
+        while shorter is not None:
+            shorter.known_right += tally.right
+            shorter = shorter.parent
 
 
 @dataclass(eq=False)
@@ -171,11 +173,13 @@ class Labelling:
     """Which prefixes are rolled out, and which labels follow."""
 
     labeller: Labeller
-    """monte_carlo_hard: whether a right completion of the prefix is known (arXiv 2312.08935 eq. 3).
+    """monte_carlo_hard: whether right completions of the prefix are known (arXiv 2312.08935 eq. 3).
     monte_carlo_soft: the share of right ones (eq. 4). binary_search: 1 before the first step behind which
-    none is known, 0 at it (arXiv 2406.06592 section 3.2)."""
+    none are known, 0 at it (arXiv 2406.06592 section 3.2)."""
     rollouts: int
     """Completions of a prefix."""
+    min_right: int = 1
+    """Right completions that make a prefix right, of hard labels."""
     count_attempts: bool = True
     """Soft labels: whether attempts that begin with the prefix are among them; otherwise they always are."""
 
@@ -183,14 +187,18 @@ class Labelling:
     def soft(self) -> bool:
         return self.labeller == "monte_carlo_soft"
 
+    def is_right(self, prefix: Prefix) -> bool:
+        """Whether enough right completions of a prefix are known."""
+        return prefix.known_right >= self.min_right
+
     def missing(self, prefix: Prefix) -> int:
         """Rollouts that a prefix still lacks."""
-        if prefix.rightable and not self.soft:
+        if self.is_right(prefix) and not self.soft:
             return 0
         return max(0, self.rollouts - self._counted(prefix).rollouts)
 
     def wave(self, prefix: Prefix) -> int:
-        """How many of them are drawn next: where one right completion is enough, half of them first."""
+        """How many of them are drawn next: where a few right completions are enough, half of them first."""
         missing = self.missing(prefix)
         return missing if self.soft or prefix.drawn.rollouts else -(-missing // 2)
 
@@ -220,8 +228,8 @@ class Labelling:
         return (*values, *[None] * (len(solution.steps) - len(values)))
 
     def _bounds(self, solution: Solution) -> tuple[int, int]:
-        """The first step from which nothing right is known is one of these or between them."""
-        low = sum(prefix.rightable for prefix in solution.prefixes)
+        """The first step from which too few right completions are known is one of these or between them."""
+        low = sum(map(self.is_right, solution.prefixes))
         behind = range(low, len(solution.prefixes))
         settled = (i for i in behind if not self.missing(solution.prefixes[i]))
         return low, next(settled, len(solution.prefixes))
@@ -235,8 +243,10 @@ class Labelling:
         return both
 
     def _value(self, prefix: Prefix) -> float | None:
-        if prefix.rightable and not self.soft:
+        if self.is_right(prefix) and not self.soft:
             return 1.0
         counted = self._counted(prefix)
         decided = counted.right + counted.wrong
-        return counted.right / decided if decided else None
+        if not decided:
+            return None
+        return counted.right / decided if self.soft else 0.0
