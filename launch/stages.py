@@ -88,6 +88,12 @@ STAGES = {
         help="process or outcome reward model from labelled steps",
         launched=True,
     ),
+    "reward_model": Stage(
+        module="training.reward_model",
+        configs=("training.reward_model:RewardModelConfig", "trl:RewardConfig", "trl:ModelConfig"),
+        help="outcome reward model from pairs of a right and a wrong attempt",
+        launched=True,
+    ),
     "evaluate": Stage(
         module="evaluation.evaluate",
         configs=("evaluation.evaluate:EvaluateConfig",),

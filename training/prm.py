@@ -20,6 +20,7 @@ from data.store import iterate_rows, table_path, write_json, write_rejected
 from inference.scorers.reward_model import RewardModelOptions, load_weights, save_options
 from training.loading import training_tokenizer
 from training.preflight import check_processes
+from training.prm_adapter import merge_adapter
 from training.prm_arguments import check_arguments, check_lengths
 from training.reporting import set_reporting_defaults
 from training.step_rows import Mode, StepRow, StepRows, class_weights, step_rows, steps_shown
@@ -105,7 +106,7 @@ def prm(config: PrmConfig, args: TrainingArguments, model: ModelConfig, folder: 
         write_json(folder / "log_history.json", trainer.state.log_history)
         save_options(folder, config)
         if model.use_peft:
-            merge_adapter(config, model, folder)
+            merge_adapter(lambda: _network(config, model), folder)
     targets = [target for row in train for target in row.targets]
     return {
         "solutions": len(train),
@@ -209,15 +210,8 @@ def make_trainer(
 
     set_seed(args.seed)  # for the new head
     quantization = get_quantization_config(model)
-    network = load_weights(
-        str(model.model_name_or_path),
-        config,
-        trust_remote_code=config.trust_remote_code,
-        revision=model.model_revision,
-        attn_implementation=model.attn_implementation,
-        dtype=model.dtype,
-        **({} if quantization is None else {"quantization_config": quantization}),
-    )
+    more = {} if quantization is None else {"quantization_config": quantization}
+    network = _network(config, model, **more)
     check_lengths([*train, *held_out], network)
     if model.use_peft:
         network = _with_adapter(network, config, args, model)
@@ -230,6 +224,18 @@ def make_trainer(
         answers=config.answer_ids(tokenizer),
         weights=weights if config.class_weights == "balanced" else (1.0, 1.0),
         muon_learning_rate=config.muon_learning_rate,
+    )
+
+
+def _network(config: PrmConfig, model: ModelConfig, **options: Any) -> Any:
+    return load_weights(
+        str(model.model_name_or_path),
+        config,
+        trust_remote_code=config.trust_remote_code,
+        revision=model.model_revision,
+        attn_implementation=model.attn_implementation,
+        dtype=model.dtype,
+        **options,
     )
 
 
@@ -251,24 +257,6 @@ def _with_adapter(network: Any, config: PrmConfig, args: TrainingArguments, mode
     if args.gradient_checkpointing:
         made.enable_input_require_grads()
     return made
-
-
-def merge_adapter(config: PrmConfig, model: ModelConfig, folder: Path) -> None:
-    """Replace the trained adapter in `folder` by the whole model, with the adapter in its weights."""
-    from peft import PeftModel
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-    unset_hf_deepspeed_config()  # or the weights would be sharded over processes that are not here
-    network = load_weights(
-        str(model.model_name_or_path),
-        config,
-        trust_remote_code=config.trust_remote_code,
-        revision=model.model_revision,
-        dtype=model.dtype,
-    )
-    PeftModel.from_pretrained(network, str(folder)).merge_and_unload().save_pretrained(folder)
-    for leftover in folder.glob("adapter_*"):
-        leftover.unlink()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ KNOWN_MODELS = {
     "Skywork-o1-Open-PRM-Qwen-2.5-7B": "skywork",
 }
 """Scorers by the last part of a model's name, where its config.json does not tell."""
-NAMES = ("auto", "slowthink", "qwen_prm", "math_shepherd", "rlhflow", "skywork", "vllm")
+NAMES = ("auto", "slowthink", "qwen_prm", "math_shepherd", "rlhflow", "skywork", "pairwise", "vllm")
 
 
 @dataclass(kw_only=True)
@@ -32,8 +32,8 @@ class ScorerOptions:
     scorer_model: str
     """Folder or hub id of the reward model; for scorer vllm the name that the server knows it by."""
     scorer: str = "auto"
-    """auto (by the model's own files), slowthink (of stage prm), qwen_prm, math_shepherd, rlhflow, skywork,
-    vllm (an endpoint of `vllm serve --runner pooling`), or package.module:Class of your own: called with
+    """auto (by the model's own files), slowthink (of stage prm), pairwise (of stage reward_model),
+    qwen_prm, math_shepherd, rlhflow, skywork, vllm (an endpoint of `vllm serve --runner pooling`), or package.module:Class of your own: called with
     scorer_model and scorer_options, with a method score(questions, solutions)."""
     scorer_dtype: str = "auto"
     """Weights: auto (as stored), float32, bfloat16, float16."""
@@ -94,6 +94,7 @@ def _load(options: ScorerOptions) -> Scorer:
 
 def _load_step_scorer(kind: str, options: ScorerOptions) -> Scorer:
     from inference.scorers.foreign_models import load_foreign, place
+    from inference.scorers.outcome_scorer import load_pairwise
     from inference.scorers.reward_model import load_reward_model
     from inference.scorers.step_scorer import StepScorer
 
@@ -104,7 +105,10 @@ def _load_step_scorer(kind: str, options: ScorerOptions) -> Scorer:
         reward = load_reward_model(name, **loading)
         reward.model.to(place())
         return StepScorer.of(reward, **limits)
-    model, step_format, head = load_foreign(kind, name, **loading)
+    if kind == "pairwise":
+        model, step_format, head = load_pairwise(name, **loading)
+    else:
+        model, step_format, head = load_foreign(kind, name, **loading)
     return StepScorer(model.to(place()), step_format, head, name=name, **limits)
 
 
@@ -119,7 +123,7 @@ def kind_of(model: str) -> str:
 
     folder = Path(locate(model))
     if (folder / OPTIONS_FILE).is_file():
-        return "slowthink"
+        return read_json(folder / OPTIONS_FILE).get("kind", "slowthink")
     config = folder / "config.json"
     architectures = (read_json(config).get("architectures") or []) if config.is_file() else []
     for architecture in architectures:

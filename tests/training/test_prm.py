@@ -19,7 +19,8 @@ from inference.scorers.reward_model import judge, load_reward_model
 from inference.scorers.step_scorer import StepScorer
 from tests.training.prm_runs import arguments, losses, run, signs, write_solutions
 from training.checkpoints import resume_or_train
-from training.prm import PrmConfig, make_rows, make_trainer, merge_adapter
+from training.prm import PrmConfig, make_rows, make_trainer
+from training.prm_adapter import merge_adapter
 from training.prm_arguments import check_arguments
 from training.prm_trainer import LengthGrouped
 from training.step_rows import Rows, collate
@@ -35,7 +36,7 @@ def dataset(tmp_path: Path) -> str:
 
 def trained(
     model: Path, folder: Path, head: Any, loading: dict[str, Any] | None = None, **options: Any
-) -> tuple[Any, PrmConfig, ModelConfig]:
+) -> tuple[Any, PrmConfig]:
     """The trainer of a finished run, as the stage makes it, whose model is saved in `folder`."""
     config = PrmConfig(dataset=["-"], head=head, step_separator="\n")
     tokenizer: Any = load_tokenizer(str(model))
@@ -44,7 +45,7 @@ def trained(
     args = arguments(folder, learning_rate=1e-2, **options)
     trainer = make_trainer(config, args, loaded, tokenizer, rows, [], (1.0, 1.0))
     resume_or_train(trainer, folder)
-    return trainer, config, loaded
+    return trainer, config
 
 
 def logits_of(network: Any, config: PrmConfig, tokenizer: Any) -> torch.Tensor:
@@ -85,7 +86,7 @@ def test_scores_of_the_saved_folder_are_those_of_training(
     tiny_model: Path, tmp_path: Path, head: str
 ) -> None:
     """Full, batched, padded on the left, and by the scorer."""
-    trainer, config, _ = trained(tiny_model, tmp_path, head)
+    trainer, config = trained(tiny_model, tmp_path, head)
     from inference.scorers.reward_model import save_options
 
     save_options(tmp_path, config)
@@ -129,11 +130,11 @@ def left_padded(network: Any, row: Any, pads: int, answers: tuple[int, int] | No
 @pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_adapters_are_put_into_the_saved_weights(tiny_model: Path, tmp_path: Path, head: str) -> None:
-    trainer, config, loaded = trained(tiny_model, tmp_path, head, LORA, gradient_checkpointing=True)
+    trainer, config = trained(tiny_model, tmp_path, head, LORA, gradient_checkpointing=True)
     tokenizer = trainer.processing_class
     expected = logits_of(trainer.model, config, tokenizer)
-    merge_adapter(config, loaded, tmp_path)
     auto: Any = AutoModelForTokenClassification if head == "classifier" else AutoModelForCausalLM
+    merge_adapter(lambda: auto.from_pretrained(tiny_model, num_labels=2), tmp_path)
     plain = auto.from_pretrained(tmp_path)
     assert torch.allclose(logits_of(plain, config, tokenizer), expected, atol=1e-5)
     assert not list(tmp_path.glob("adapter_*"))
