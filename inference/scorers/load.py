@@ -32,9 +32,10 @@ class ScorerOptions:
     scorer_model: str
     """Folder or hub id of the reward model; for scorer vllm the name that the server knows it by."""
     scorer: str = "auto"
-    """auto (by the model's own files), slowthink (of stage prm), pairwise (of stage reward_model),
-    qwen_prm, math_shepherd, rlhflow, skywork, vllm (an endpoint of `vllm serve --runner pooling`), or package.module:Class of your own: called with
-    scorer_model and scorer_options, with a method score(questions, solutions)."""
+    """auto (by the model's own files), slowthink (of stage prm), pairwise (of stage reward_model), qwen_prm,
+    math_shepherd, rlhflow, skywork, vllm (an endpoint of `vllm serve --runner pooling`), or
+    package.module:Class of your own: called with scorer_model and scorer_options, with a method
+    score(questions, solutions)."""
     scorer_dtype: str = "auto"
     """Weights: auto (as stored), float32, bfloat16, float16."""
     scorer_batch_tokens: int = 4096
