@@ -121,8 +121,8 @@ class StepScorer:
             )
         if rounded(tokens + 1) > self.kept.max_tokens:
             raise ValueError(
-                f"solution {index}: its {tokens} tokens need max_kv_tokens {rounded(tokens + 1)} or more, "
-                f"not {self.kept.max_tokens}"
+                f"solution {index}: its {tokens} tokens need scorer_max_kv_tokens {rounded(tokens + 1)} or "
+                f"more, not {self.kept.max_tokens}"
             )
 
     @contextmanager
@@ -182,7 +182,7 @@ class StepScorer:
 
     def _checked(self, score: float) -> float:
         if not math.isfinite(score):
-            raise ValueError(f"{self.name} gives the score {score}; load it with dtype: float32")
+            raise ValueError(f"{self.name} gives the score {score}; set scorer_dtype: float32")
         return score
 
 
