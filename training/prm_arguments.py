@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from trl import ModelConfig
 
     from training.step_rows import StepRow
+
+logger = logging.getLogger(__name__)
 
 MEASURED = "held-out solutions are always measured whole and in the same way; drop it"
 MADE = "rows are made by this stage; drop it"
@@ -32,7 +35,7 @@ REFUSED = {
 
 
 def check_arguments(args: TrainingArguments, model: ModelConfig, *, held_out: bool, muon: bool) -> None:
-    """Refuse settings that would be ignored, or would train something else.
+    """Refuse settings that would be ignored, or would train something else; warn of coarse weights.
 
     Args:
         held_out: whether solutions are held out.
@@ -52,6 +55,12 @@ def check_arguments(args: TrainingArguments, model: ModelConfig, *, held_out: bo
         )
     if args.eval_strategy != "no" and not held_out:
         raise ValueError("eval_strategy: there is nothing to measure; raise held_out_fraction or drop it")
+    if model.dtype in ("bfloat16", "float16") and not model.use_peft and args.deepspeed_plugin is None:
+        logger.warning(
+            "dtype: in %s a step of less than 1/256 of a weight is lost; use dtype: float32 with bf16: true, "
+            "or DeepSpeed, which moves a copy in float32",
+            model.dtype,
+        )
     if muon:
         _check_muon(args, model)
 

@@ -251,6 +251,20 @@ def test_settings_that_would_be_ignored_are_refused(
         check_arguments(arguments(tmp_path, **options), model, **given)
 
 
+def test_weights_that_are_too_coarse_to_train_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cases: tuple[tuple[dict[str, Any], bool], ...] = (
+        ({}, False),
+        ({"dtype": "bfloat16"}, True),
+        ({"dtype": "bfloat16", **LORA}, False),
+    )
+    for model, told in cases:
+        caplog.clear()
+        check_arguments(arguments(tmp_path), ModelConfig(**model), held_out=True, muon=False)
+        assert ("a step of less than 1/256" in caplog.text) == told
+
+
 def test_fields_are_checked() -> None:
     for options, message in (
         ({"dataset": []}, "dataset: name at least one"),

@@ -66,8 +66,10 @@ def alone(folder: Path, model: Path, **options: Any) -> Path:
     given = fields(model, write_solutions(folder / "labelled", signs(40)), use_cpu=True, **options)
     classes = (PrmConfig, TrainingArguments, ModelConfig)
     given |= {"per_device_train_batch_size": 4, "output_dir": str(folder / "alone")}
-    configs = [cls(**{k: v for k, v in given.items() if k in cls.__dataclass_fields__}) for cls in classes]
-    write_json(folder / "alone" / "metrics.json", prm(*configs, folder / "alone"))
+    configs: Any = [
+        cls(**{k: v for k, v in given.items() if k in cls.__dataclass_fields__}) for cls in classes
+    ]
+    write_json(folder / "alone" / "metrics.json", prm(*configs, folder=folder / "alone"))
     return folder / "alone"
 
 
