@@ -2,10 +2,10 @@
 
     python -m benchmarks.prm [--quick] [--smollm] [--threads N]
 
-Work: 8 problems with 4 branches each, as in a search; the branches grow by one step at a time, and at every
-fourth step half of the branches of a problem are dropped and the others go on twice. After each step every
-branch is scored. Models, in float32, with a head of random weights: a Llama with random weights (hidden size
-256, 8 layers), or SmolLM2-135M-Instruct.
+Work: 8 problems with 4 branches each, as in a search; the branches grow by one step at a time to 20, and at
+every fourth step half of the branches of a problem are dropped and the others go on twice. After each step
+every branch is scored. Models, in float32, with a head of random weights: a Llama with random weights (hidden size
+256, 8 layers), or SmolLM2-135M-Instruct (2 problems, 12 steps).
 
 Reference: every prefix anew, all branches in one batch that is padded to the longest, the head at every token
 (huggingface/search-and-learn@6f81cac:src/sal/models/reward_models.py, in our own words; its keys and values
@@ -56,7 +56,8 @@ class Size(NamedTuple):
     rounds: int
 
 
-FULL = Size(8, 4, 20, (4, 16), 3)
+FULL = Size(8, 4, 20, (3, 12), 3)
+SMOLLM = Size(2, 4, 12, (3, 8), 1)
 QUICK = Size(2, 2, 4, (2, 4), 1)
 
 
@@ -207,14 +208,16 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.prm", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--quick", action="store_true", help="few short branches, a tiny model, one round")
-    parser.add_argument("--smollm", action="store_true", help="SmolLM2-135M-Instruct, one round")
+    parser.add_argument(
+        "--smollm", action="store_true", help="SmolLM2-135M-Instruct, fewer branches and steps"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of torch, for both")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.disable_progress_bar()
     size = QUICK if options.quick else FULL
     if options.smollm:
-        reward, size = smollm2(), size._replace(rounds=1)
+        reward, size = smollm2(), QUICK if options.quick else SMOLLM
     else:
         reward = small_model(32, 2) if options.quick else small_model()
     print(json.dumps(run(reward, size) | {"threads": options.threads}))
