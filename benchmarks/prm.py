@@ -4,8 +4,8 @@
 
 Work: 8 problems with 4 branches each, as in a search; the branches grow by one step at a time to 20, and at
 every fourth step half of the branches of a problem are dropped and the others go on twice. After each step
-every branch is scored. Models, in float32, with a head of random weights: a Llama with random weights (hidden size
-256, 8 layers), or SmolLM2-135M-Instruct (2 problems, 12 steps).
+every branch is scored. Models, in float32, with a head of random weights: a Llama with random weights (hidden
+size 256, 8 layers), or SmolLM2-135M-Instruct (2 problems, 12 steps).
 
 Reference: every prefix anew, all branches in one batch that is padded to the longest, the head at every token
 (huggingface/search-and-learn@6f81cac:src/sal/models/reward_models.py, in our own words; its keys and values
