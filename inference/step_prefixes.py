@@ -59,7 +59,7 @@ class Prefix:
     drawn: Tally = field(default_factory=Tally)
     """Its rollouts."""
     known_right: int = 0
-    """Right completions of it that are known: attempts, its own rollouts and those of longer prefixes."""
+    """Right completions that are known of it, or of the longer prefix that has most of them."""
 
     @property
     def text(self) -> str:
@@ -68,11 +68,9 @@ class Prefix:
     def record(self, tally: Tally, *, drawn: bool) -> None:
         """Take in completions: rollouts that were drawn, or attempts."""
         (self.drawn if drawn else self.served).add(tally)
-        self.known_right += tally.right
-        shorter = self.parent if drawn else None  # an attempt is recorded with each of its prefixes
-        while shorter is not None:
-            shorter.known_right += tally.right
-            shorter = shorter.parent
+        right, prefix = self.served.right + self.drawn.right, self
+        while prefix is not None and prefix.known_right < right:
+            prefix.known_right, prefix = right, prefix.parent
 
 
 @dataclass(eq=False)

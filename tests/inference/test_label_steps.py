@@ -90,6 +90,28 @@ def test_right_attempts_need_no_rollouts_of_hard_labels(tokenizer: Any, tmp_path
         assert not engine.prefixes
 
 
+@pytest.mark.parametrize("method", ["monte_carlo", "binary_search"])
+def test_one_lucky_completion_may_be_too_few(tokenizer: Any, tmp_path: Path, method: str) -> None:
+    def lucky(prefix: str, n: int) -> str:
+        return "\\boxed{1}" if n == 0 else honest(prefix, n)
+
+    wrong = attempt(["a", "bad", "b", LAST])
+    cancelled = attempt(["a", "bad", "\\boxed{1}"], "correct", problem=problem(1))
+    for least, labels in ((1, [(1, 1, 1, 0), (1, 1, 1)]), (2, [(1, 0), (1, 1, 1)]), (3, [(1, 0), (1, 0)])):
+        made, *_ = labelled(
+            tokenizer,
+            tmp_path / str(least),
+            [wrong, cancelled],
+            lucky,
+            method=method,
+            rollouts=6,
+            min_right=least,
+        )
+        known = [tuple(label for label in m.labels if label is not None) for m in made]
+        assert [of[: len(expected)] for of, expected in zip(known, labels, strict=True)] == labels
+        assert {label for of in known for label in of} <= {0, 1}
+
+
 def test_siblings_serve_the_beginnings_that_they_share(tokenizer: Any, tmp_path: Path) -> None:
     right, wrong = attempt(["a", "b", "\\boxed{1}"], "correct", 0), attempt(["a", "c", "bad", LAST], index=1)
     made, engine, _ = labelled(tokenizer, tmp_path / "1", [right, wrong])
