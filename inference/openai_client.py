@@ -199,18 +199,18 @@ class OpenAIClient:
             answer = reply.json()
         except ValueError:
             return _Failure("the answer is not JSON")
-        wanted = _is_listing if body is None else _is_completion
-        return answer if wanted(answer) else _Failure(f"the answer is no answer: {reply.text[:200]}")
+        whole = _is_listing(answer) if body is None else self.is_answer(answer)
+        return answer if whole else _Failure(f"the answer is no answer: {reply.text[:200]}")
+
+    def is_answer(self, answer: Any) -> bool:
+        """Whether a completion is there and ended of itself or at its limit, not by the server going down."""
+        choices = answer.get("choices") if isinstance(answer, dict) else None
+        if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+            return False
+        reason = choices[0].get("finish_reason")
+        return isinstance(choices[0].get("text"), str) and reason in ("stop", "length")
 
 
 def _is_listing(answer: Any) -> bool:
     models = answer.get("data") if isinstance(answer, dict) else None
     return isinstance(models, list) and all(isinstance(m, dict) and "id" in m for m in models)
-
-
-def _is_completion(answer: Any) -> bool:
-    """Whether a completion is there and ended of itself or at its limit, not by the server going down."""
-    choices = answer.get("choices") if isinstance(answer, dict) else None
-    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
-        return False
-    return isinstance(choices[0].get("text"), str) and choices[0].get("finish_reason") in ("stop", "length")

@@ -65,7 +65,7 @@ class TransformersEngine:
         self.model: Any = model
         self.device = model.device
         text: Any = model.config.get_text_config()
-        self.windows = _attention_windows(text, name)
+        self.windows = attention_windows(text, name)
         if not model._supports_sdpa or getattr(text, "attn_logit_softcapping", None):
             raise ValueError(
                 f"model_name_or_path: engine transformers cannot run the attention of {name}; "
@@ -163,7 +163,7 @@ class TransformersEngine:
         return chosen_R.tolist(), logprobs_RV.gather(1, chosen_R.unsqueeze(1)).squeeze(1).tolist()
 
 
-def _attention_windows(text: Any, model: str) -> dict[str, int | None]:
+def attention_windows(text: Any, model: str) -> dict[str, int | None]:
     """Types of the model's layers by its text config, each with how many tokens it attends to (None: all).
 
     Raises:

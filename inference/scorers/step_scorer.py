@@ -20,7 +20,7 @@ from inference.scorers.branches import Branch, branches_of
 from inference.scorers.kept import KeptBranches
 from inference.scorers.reward_model import RewardModel, judge
 from inference.slot_cache import ATTENTION, rounded
-from inference.transformers_engine import _attention_windows
+from inference.transformers_engine import attention_windows
 
 BATCH_TOKENS = 4096
 """Tokens of one forward pass, padding included."""
@@ -212,7 +212,7 @@ def _windows(model: Any, text: Any, name: str) -> dict[str, int | None]:
     if not model._supports_sdpa or getattr(text, "attn_logit_softcapping", None):
         raise ValueError(f"scorer_model: the attention of {name} cannot be run here; use scorer: vllm")
     try:
-        return _attention_windows(text, name)
+        return attention_windows(text, name)
     except ValueError as error:
         raise ValueError(
             f"scorer_model: {name} has layers that cannot be run here; use scorer: vllm"

@@ -8,24 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import httpx
-
-from data.chat_endpoint import retry_after_seconds
 from data.step_formats import StepFormat
 from inference.models import load_tokenizer
-from inference.openai_client import (
-    _AWAY,
-    _RETRIED,
-    OpenAIClient,
-    OpenAIOptions,
-    RefusedError,
-    _Failure,
-)
+from inference.openai_client import OpenAIClient, OpenAIOptions
 from inference.scorers.branches import Branch, branches_of
 from inference.scorers.load import kind_of
 from inference.scorers.step_scorer import encode_all
@@ -125,35 +115,14 @@ class VLLMScorer:
 
 
 class _PoolingClient(OpenAIClient):
-    """The client for answers of /pooling; what is sent again, and when, is the same."""
+    """The client for answers of /pooling."""
 
-    async def _try(
-        self,
-        connections: httpx.AsyncClient,
-        url: str,
-        body: Mapping[str, Any] | None,
-        final: Container[int],
-    ) -> dict[str, Any] | _Failure:
-        limit = self.options.timeout_seconds
+    def is_answer(self, answer: Any) -> bool:
         try:
-            async with asyncio.timeout(limit):
-                reply = await connections.post(url, json=body)
-        except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
-            return _Failure(f"no answer within timeout_seconds: {limit:g}")
-        except httpx.RequestError as error:
-            return _Failure(f"{type(error).__name__} {error}".strip(), away=True)
-        status = reply.status_code
-        if status != 200:
-            if status in final or status not in _AWAY | _RETRIED:
-                raise RefusedError(f"base_url: {url} answers HTTP {status}: {reply.text[:500]}", status)
-            wait = retry_after_seconds(reply.headers.get("Retry-After", ""))
-            return _Failure(f"HTTP {status}", away=status in _AWAY, wait_seconds=wait)
-        try:
-            answer = reply.json()
             answer["data"][0]["data"][0]
-        except (ValueError, LookupError, TypeError):
-            return _Failure(f"the answer is no answer: {reply.text[:200]}")
-        return answer
+        except (LookupError, TypeError):
+            return False
+        return True
 
 
 def _parse(options: Mapping[str, Any]) -> OpenAIOptions:
