@@ -20,6 +20,7 @@ from rewards.texts import FROM_TRAINER
 from training.questions import Question
 
 if TYPE_CHECKING:
+    from transformers import TrainingArguments
     from trl import GRPOConfig
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def compares_groups(rewards: Sequence[Reward]) -> bool:
     return any(isinstance(reward.function, KimiLength) for reward in rewards)
 
 
-def check_processes(args: GRPOConfig) -> None:
+def check_processes(args: TrainingArguments) -> None:
     """Refuse a launch whose processes do not know of each other: each would train a model of its own.
 
     Raises:

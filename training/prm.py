@@ -83,7 +83,7 @@ def prm(config: PrmConfig, args: TrainingArguments, model: ModelConfig, folder: 
 
     muon = config.muon_learning_rate is not None
     check_arguments(args, model, held_out=config.held_out_fraction > 0, muon=muon)
-    check_processes(args)  # pyright: ignore[reportArgumentType]
+    check_processes(args)
     set_reporting_defaults(folder)
     tokenizer = training_tokenizer(model, trust_remote_code=config.trust_remote_code)
     solutions = tqdm(

@@ -80,7 +80,7 @@ def reward_model(
     check_arguments(args, model, held_out=config.held_out_fraction > 0, muon=False)
     if args.train_sampling_strategy == "group_by_length":
         raise ValueError("train_sampling_strategy: trl.RewardTrainer does not know lengths; drop it")
-    check_processes(args)  # pyright: ignore[reportArgumentType]
+    check_processes(args)
     set_reporting_defaults(folder)
     tokenizer = training_tokenizer(
         model,
