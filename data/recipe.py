@@ -15,12 +15,14 @@ import json
 import os
 import types
 import typing
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 RUN_PREFIX = "run:"
+
+Made = TypeVar("Made")
 
 
 class RecipeError(ValueError):
@@ -200,6 +202,27 @@ def describe(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return "one of " + ", ".join(repr(member.value) for member in hint)
     return f"of type {hint.__name__ if isinstance(hint, type) else hint}"
+
+
+def parse_mapping(made: type[Made], options: Mapping[str, Any], key: str, owner: str) -> Made:
+    """A dataclass from a mapping that a recipe has at `key`; `owner` is whose options they are.
+
+    Raises:
+        ValueError: unknown key (with the nearest known one), wrong type or value, or a key is missing.
+    """
+    hints = typing.get_type_hints(made)
+    for name, value in options.items():
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(hints)}"
+            raise ValueError(f"{key}: {owner} has no {name!r}; {hint}")
+        if not fits(value, hints[name]):
+            raise ValueError(f"{key}: {name}: {value!r} is not {describe(hints[name])}")
+    for field in dataclasses.fields(cast(Any, made)):
+        wanted = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if wanted and field.name not in options:
+            raise ValueError(f"{key}: {field.name} is missing; {owner} needs it")
+    return made(**options)
 
 
 def map_values(value: Any, change: Callable[[str], Any]) -> Any:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 import time
 from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
 import httpx
 
 from data.chat_endpoint import backoff_pause, chat_client, retry_after_seconds
-from data.recipe import describe, fits
+from data.recipe import parse_mapping
 
 logger = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every single request
@@ -66,18 +65,7 @@ class OpenAIOptions:
         Raises:
             ValueError: unknown key (with the nearest known one), wrong type or value, or a key is missing.
         """
-        hints = get_type_hints(cls)
-        for key, value in options.items():
-            if key not in hints:
-                near = difflib.get_close_matches(key, hints, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(hints)}"
-                raise ValueError(f"engine_options: engine openai has no {key!r}; {hint}")
-            if not fits(value, hints[key]):
-                raise ValueError(f"engine_options: {key}: {value!r} is not {describe(hints[key])}")
-        for key in ("base_url", "tokenizer"):
-            if key not in options:
-                raise ValueError(f"engine_options: {key} is missing; engine openai needs it")
-        return cls(**options)
+        return parse_mapping(cls, options, "engine_options", "engine openai")
 
 
 class RefusedError(ValueError):

@@ -8,7 +8,8 @@ of a head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -137,6 +138,19 @@ class SlotCache(Cache):
             for kind, window in windows.items()
         }
         return masks if len(masks) > 1 else next(iter(masks.values()))
+
+
+@contextmanager
+def attending(model: Any) -> Iterator[None]:
+    """The model as it runs on slots, without dropout; it is left as it was."""
+    attention, training = model.config._attn_implementation, model.training
+    model.set_attn_implementation(ATTENTION)
+    model.eval()
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(attention)
+        model.train(training)
 
 
 def grouped_attention(

@@ -9,19 +9,18 @@ from a line with a word that they cannot know.
 from __future__ import annotations
 
 import asyncio
-import difflib
 import hashlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import httpx
 
 from data.chat_endpoint import ask, backoff_pause, chat_body, chat_client
-from data.recipe import describe, fits
+from data.recipe import parse_mapping
 from data.steps import LabelledSolution
 from data.store import Journal
 from rewards.judge import harmless
@@ -90,18 +89,7 @@ class StepJudge:
         Raises:
             ValueError: unknown key (with the nearest known one), wrong type or value, or a key is missing.
         """
-        hints = get_type_hints(cls)
-        for key, value in options.items():
-            if key not in hints:
-                near = difflib.get_close_matches(key, hints, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(hints)}"
-                raise ValueError(f"judge: there is no {key!r}; {hint}")
-            if not fits(value, hints[key]):
-                raise ValueError(f"judge: {key}: {value!r} is not {describe(hints[key])}")
-        for key in ("base_url", "model"):
-            if key not in options:
-                raise ValueError(f"judge: {key} is missing")
-        return cls(**options)
+        return parse_mapping(cls, options, "judge", "the judge")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +20,7 @@ from inference.engine import Follow, Generation, Request, check_requests
 from inference.generations import unknown_ids
 from inference.models import load_model, load_tokenizer
 from inference.rows import Row, Rows
-from inference.slot_cache import ATTENTION, SlotCache, rounded
+from inference.slot_cache import SlotCache, attending, rounded
 from inference.stops import Stops
 
 if TYPE_CHECKING:
@@ -99,23 +98,12 @@ class TransformersEngine:
         """See `Engine.generate`."""
         self.check(requests)
         batch = Rows(self, requests, follow)
-        with self._generating():
+        with attending(self.model):
             while batch.waiting or batch.rows:
                 with torch.inference_mode():
                     finished = batch.step()
                 if finished:
                     yield finished
-
-    @contextmanager
-    def _generating(self) -> Iterator[None]:
-        attention, training = self.model.config._attn_implementation, self.model.training
-        self.model.set_attn_implementation(ATTENTION)
-        self.model.eval()
-        try:
-            yield
-        finally:
-            self.model.set_attn_implementation(attention)
-            self.model.train(training)
 
     def check(self, requests: Sequence[Request]) -> None:
         """See `Engine.check`: also what `max_kv_tokens` has no room for."""

@@ -8,8 +8,7 @@ R rows, T tokens, K columns of a pass that are judged.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -19,7 +18,7 @@ from data.step_formats import StepFormat, StepIds
 from inference.scorers.branches import Branch, branches_of
 from inference.scorers.kept import KeptBranches
 from inference.scorers.reward_model import RewardModel, judge
-from inference.slot_cache import ATTENTION, rounded
+from inference.slot_cache import attending, rounded
 from inference.transformers_engine import attention_windows
 
 BATCH_TOKENS = 4096
@@ -101,7 +100,7 @@ class StepScorer:
         unique = sorted({branch for branch in branches if branch.ends}, key=lambda branch: branch.ids)
         self.kept.recall(unique)
         unknown = [branch for branch in unique if branch.first_unknown < len(branch.ids)]
-        with self._judging(), torch.inference_mode():
+        with attending(self.model), torch.inference_mode():
             for group in self.kept.groups(unknown):
                 for wave in self.kept.waves(group):
                     self._compute(wave)
@@ -124,17 +123,6 @@ class StepScorer:
                 f"solution {index}: its {tokens} tokens need scorer_max_kv_tokens {rounded(tokens + 1)} or "
                 f"more, not {self.kept.max_tokens}"
             )
-
-    @contextmanager
-    def _judging(self) -> Iterator[None]:
-        attention, training = self.model.config._attn_implementation, self.model.training
-        self.model.set_attn_implementation(ATTENTION)
-        self.model.eval()
-        try:
-            yield
-        finally:
-            self.model.set_attn_implementation(attention)
-            self.model.train(training)
 
     def _compute(self, wave: Sequence[Branch]) -> None:
         """Tokens that the slots of these branches lack, those with the most first."""
