@@ -97,9 +97,7 @@ class PrmTrainer(Trainer):
         assert num_items_in_batch is not None, "the trainer counts what is judged"
         logits_BK2 = self._logits(model, inputs)
         loss = step_loss(logits_BK2, inputs["labels"], self.weights) / num_items_in_batch
-        if (
-            self.args.average_tokens_across_devices
-        ):  # counted over all processes, whose gradients are averaged
+        if self.args.average_tokens_across_devices:  # then counted over all, while gradients are averaged
             loss = loss * self.accelerator.num_processes
         return (loss, {"logits": logits_BK2}) if return_outputs else loss
 

@@ -103,6 +103,13 @@ def test_show_prints_status_and_numbers(
     assert "no run here" in capsys.readouterr().err
 
 
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    command = f"{sys.executable} -m launch.cli collect --help | head -n 1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("Keys of the recipe")
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
