@@ -69,6 +69,8 @@ class Way(NamedTuple):
     """Fresh layers on top of the policy's."""
     steps: float = 1.0
     """Of the reference's optimizer steps."""
+    learning_rate: float = 1e-2
+    """Of AdamW, for what Muon does not train."""
     options: tuple[tuple[str, Any], ...] = ()
     """Of PrmConfig."""
 
@@ -79,7 +81,9 @@ WAYS = (
     Way("few questions", few=True),
     Way("half the steps", steps=0.5),
     Way("twice the steps", steps=2.0),
-    Way("AdamW", options=(("muon_learning_rate", None),)),
+    Way("AdamW alone, 1e-3", learning_rate=1e-3, options=(("muon_learning_rate", None),)),
+    Way("AdamW alone, 3e-3", learning_rate=3e-3, options=(("muon_learning_rate", None),)),
+    Way("AdamW alone, 1e-2", options=(("muon_learning_rate", None),)),
     Way("a third layer", layers=1),
     Way("balanced classes", options=(("class_weights", "balanced"),)),
     Way("+/- tokens as head", options=(("head", "tokens"),)),
@@ -142,7 +146,8 @@ def take_turn(way: Way, data: Data, policy: str, *, quick: bool) -> dict[str, fl
     train = make_rows(config, tokenizer, labelled(data.few if way.few else data.many, way.labels)).rows
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        args = arguments(Path(folder), steps=round((4 if quick else 800) * way.steps))
+        steps = round((4 if quick else 800) * way.steps)
+        args = arguments(Path(folder), steps=steps, learning_rate=way.learning_rate)
         trainer = make_trainer(
             config,
             args,
@@ -168,13 +173,13 @@ def labelled(solutions: Sequence[LabelledSolution], labels: Labels) -> list[Labe
     ]
 
 
-def arguments(folder: Path, *, steps: int) -> TrainingArguments:
+def arguments(folder: Path, *, steps: int, learning_rate: float) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=96,
         per_device_eval_batch_size=256,
-        learning_rate=1e-2,
+        learning_rate=learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=20,
         adam_beta2=0.95,
