@@ -1,25 +1,31 @@
 """Why a reward model of a tiny policy learns to check arithmetic, or does not.
 
     python -m benchmarks.prm_learning --policy runs/quickstart/05_sft [--quick] [--only NAME ...]
+    python -m benchmarks.prm_learning --scored runs/quickstart/17_evaluate_prm
 
 The policy answers questions of the small world, where the truth of every line is known. Reward models that
 start from it are trained on these true labels with stage `prm`'s own code, each with one thing changed, and
 measured on questions that none has seen: the AUC of steps up to the first error, and the AUC of whole
 solutions by their worst step against whether the answer is right. The last line is one JSON object.
+
+With --scored, scores that stage `evaluate_prm` gave to attempts are held against the truth instead: steps up
+to the first error, and solutions by the product over their steps, against whether every line is right.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pyarrow.parquet import read_table
 from transformers import TrainingArguments, logging
 from trl import ModelConfig
 
@@ -233,12 +239,35 @@ def measured(
     }
 
 
+def against_truth(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """AUC of the scores of attempts (rows of scores.parquet) against the truth of their lines."""
+    steps: list[tuple[float, bool]] = []
+    solutions: list[tuple[float, bool]] = []
+    for row in rows:
+        lines = [step for step in row["steps"] if not step.startswith("\\boxed")]
+        right = check_steps(row["question"], "\n".join(lines))
+        if row["scores"] is None or len(right) != len(lines):
+            continue
+        known = right.index(False) + 1 if False in right else len(right)
+        steps += zip(row["scores"][:known], right[:known], strict=True)
+        solutions.append((math.prod(row["scores"]), all(right) and bool(row["right"])))
+    return {
+        name: auc(torch.tensor([score for score, _ in pairs]), torch.tensor([true for _, true in pairs]))
+        for name, pairs in (("step_auc", steps), ("flawless_auc", solutions))
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--policy", required=True, help="folder of a model of the small world")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--policy", help="folder of a model of the small world")
+    which.add_argument("--scored", help="folder of stage evaluate_prm with attempts of the small world")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
     parser.add_argument("--only", nargs="*", help="names of the ways to take")
     options = parser.parse_args()
+    if options.scored:
+        print(json.dumps(against_truth(read_table(Path(options.scored) / "scores.parquet").to_pylist())))
+        return
     logging.set_verbosity_error()
     torch.set_num_threads(1)
     data = make_data(options.policy, quick=options.quick)

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.prm_learning import Data, Way, make_data, take_turn, until_first_error, whole_prefix
+from benchmarks.prm_learning import (
+    Data,
+    Way,
+    against_truth,
+    make_data,
+    take_turn,
+    until_first_error,
+    whole_prefix,
+)
 from data.small_world import generate_problems, solve
 from data.steps import LabelledSolution
 from training.pretrain import PretrainConfig, pretrain
@@ -18,6 +26,19 @@ def test_labels() -> None:
     assert until_first_error(lines) == [1, 1, 0, None, None]
     assert whole_prefix(lines) == [1, 1, 0, 0, 0]
     assert until_first_error([True]) == whole_prefix([True]) == [1]
+
+
+def test_scores_against_the_truth() -> None:
+    question, box = "10; A+5; B+3", "\\boxed{18}"
+    rows: list[dict[str, Any]] = [
+        {"steps": ["A10+5=15", "B15+3=18", box], "scores": [0.9, 0.9, 0.9], "right": True},
+        {"steps": ["A10+5=16", "B16+3=19", box], "scores": [0.2, 0.95, 0.9], "right": False},
+        {"steps": ["A10+5=15", "B15+3=17", box], "scores": [0.8, 0.85, 0.9], "right": False},
+        {"steps": ["A10+5=15", box], "scores": None, "right": False},
+    ]
+    made = against_truth({"question": question, **row} for row in rows)
+    # right lines 0.9 0.9 0.8, wrong ones 0.2 and 0.85; what stands behind the first error does not count
+    assert made == {"step_auc": 5 / 6, "flawless_auc": 1.0}
 
 
 def solutions(count: int, split: Any) -> list[LabelledSolution]:
