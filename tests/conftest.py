@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of tiny models wait for each other on a busy machine
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 TEXT = """Natalia sold clips to 48 of her friends. What is 12 + 30? Please reason step by step, and put your
