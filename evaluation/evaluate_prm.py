@@ -19,7 +19,7 @@ from evaluation.prm_plot import plot_best_of_n, plot_reliability
 from evaluation.prm_report import attempt_metrics, has_both_kinds, set_metrics
 from evaluation.prm_scores import JOURNAL, Scorable, score_all, write_scores
 from inference.scorers.load import ScorerOptions, load_scorer
-from inference.scorers.reward_model import OPTIONS_FILE, read_options
+from inference.scorers.reward_model import saved_options
 from inference.scorers.scorer import Aggregation
 
 logger = logging.getLogger(__name__)
@@ -169,10 +169,7 @@ def attempt_work(attempts: Sequence[Attempt], config: EvaluatePrmConfig) -> list
 
 def separator_of(config: EvaluatePrmConfig) -> str:
     """What the attempts are split at."""
-    if config.step_separator:
-        return config.step_separator
-    own = (Path(config.scorer_model) / OPTIONS_FILE).is_file()
-    return read_options(config.scorer_model).step_separator if own else "\n\n"
+    return config.step_separator or saved_options(config.scorer_model).get("step_separator", "\n\n")
 
 
 def measure(

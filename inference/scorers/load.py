@@ -120,11 +120,11 @@ def kind_of(model: str) -> str:
         ValueError: neither tells.
     """
     from inference.models import locate
-    from inference.scorers.reward_model import OPTIONS_FILE
+    from inference.scorers.reward_model import KIND, saved_options
 
     folder = Path(locate(model))
-    if (folder / OPTIONS_FILE).is_file():
-        return read_json(folder / OPTIONS_FILE).get("kind", "slowthink")
+    if saved := saved_options(str(folder)):
+        return saved.get("kind", KIND)
     config = folder / "config.json"
     architectures = (read_json(config).get("architectures") or []) if config.is_file() else []
     for architecture in architectures:

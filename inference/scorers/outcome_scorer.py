@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from data.step_formats import MarkerFormat, StepFormat, StepFormatOptions
-from data.store import read_json, write_json
 from inference.models import load_tokenizer, locate
-from inference.scorers.reward_model import OPTIONS_FILE
+from inference.scorers.reward_model import OPTIONS_FILE, save_options, saved_options
 from inference.scorers.step_scorer import Head
 
 KIND = "pairwise"
@@ -19,9 +17,7 @@ KIND = "pairwise"
 
 def save_pairwise_options(folder: Path, options: StepFormatOptions) -> None:
     """Say in `folder` how its reward model reads solutions."""
-    names = StepFormatOptions.__dataclass_fields__
-    given = {key: value for key, value in asdict(options).items() if key in names}
-    write_json(folder / OPTIONS_FILE, {"kind": KIND, **given})
+    save_options(folder, options, of=StepFormatOptions, kind=KIND)
 
 
 def read_pairwise_options(folder: str) -> StepFormatOptions:
@@ -30,8 +26,7 @@ def read_pairwise_options(folder: str) -> StepFormatOptions:
     Raises:
         ValueError: the folder has none of stage reward_model.
     """
-    path = Path(locate(folder)) / OPTIONS_FILE
-    given = read_json(path) if path.is_file() else {}
+    given = saved_options(locate(folder))
     if given.pop("kind", None) != KIND:
         raise ValueError(
             f"{folder} has no reward model of stage reward_model ({OPTIONS_FILE} does not say so)"

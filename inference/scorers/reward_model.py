@@ -5,7 +5,7 @@ Training and scoring get their logits from `judge`, and their token ids from the
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OPTIONS_FILE = "reward_model.json"
+KIND = "slowthink"
+"""Of the models of stage prm, in that file."""
 
 
 @dataclass(kw_only=True)
@@ -100,18 +102,28 @@ def read_options(folder: str) -> RewardModelOptions:
     """What a folder says of its reward model.
 
     Raises:
-        ValueError: it says nothing.
+        ValueError: it says nothing, or has one of another stage.
     """
-    path = Path(locate(folder)) / OPTIONS_FILE
-    if not path.is_file():
+    given = saved_options(locate(folder))
+    if given.pop("kind", KIND) != KIND or not given:
         raise ValueError(f"{folder} is no reward model of stage prm ({OPTIONS_FILE} is missing)")
-    return RewardModelOptions(**read_json(path))
+    return RewardModelOptions(**given)
 
 
-def save_options(folder: Path, options: RewardModelOptions) -> None:
-    """Say in `folder` what its reward model is."""
-    names = RewardModelOptions.__dataclass_fields__
-    write_json(folder / OPTIONS_FILE, {key: value for key, value in asdict(options).items() if key in names})
+def saved_options(folder: str) -> dict[str, Any]:
+    """What a folder says of its reward model, of whatever stage; empty where it says nothing."""
+    path = Path(folder) / OPTIONS_FILE
+    return read_json(path) if path.is_file() else {}
+
+
+def save_options(
+    folder: Path, options: StepFormatOptions, *, of: type = RewardModelOptions, kind: str = KIND
+) -> None:
+    """Say in `folder` what its reward model is: the fields of dataclass `of` that `options` has."""
+    write_json(
+        folder / OPTIONS_FILE,
+        {"kind": kind, **{each.name: getattr(options, each.name) for each in fields(of)}},
+    )
 
 
 def judge(model: Any, inputs: dict[str, Any], columns_K: Tensor, answers: tuple[int, int] | None) -> Tensor:

@@ -15,6 +15,7 @@ import pytest
 from data.recipe import load_recipe
 from data.schema import Attempt, Problem, written_completion
 from data.stage import configure
+from data.step_formats import StepFormatOptions
 from data.step_tables import write_labelled
 from data.steps import LabelledSolution
 from data.store import journal_rows, read_json, read_rows, write_attempts
@@ -24,6 +25,7 @@ from evaluation.evaluate_prm import EvaluatePrmConfig, evaluate_prm, separator_o
 from evaluation.prm_report import has_both_kinds, set_metrics
 from evaluation.prm_scores import JOURNAL, Scorable, score_all
 from inference.scorers.load import ScorerOptions, load_scorer
+from inference.scorers.outcome_scorer import save_pairwise_options
 from inference.scorers.reward_model import RewardModelOptions, load_weights, save_options
 from launch.stages import find_stage
 
@@ -296,6 +298,8 @@ def test_attempts_are_split_as_the_reward_model_was_trained(
     assert separator_of(config(folders, scorer_model=str(reward_model))) == "\n"
     assert separator_of(config(folders, scorer_model=str(reward_model), step_separator="; ")) == "; "
     assert separator_of(config(folders)) == "\n\n"
+    save_pairwise_options(reward_model, StepFormatOptions(step_separator="# "))
+    assert separator_of(config(folders, scorer_model=str(reward_model))) == "# "
 
 
 def test_scores_are_those_of_the_model(folders: dict[str, str], reward_model: Path, tmp_path: Path) -> None:
