@@ -94,7 +94,7 @@ def parse_source(entry: Any, key: str) -> Source:
     hints = {k: v for k, v in typing.get_type_hints(Source).items() if k != "key"}
     for name, value in entry.items():
         if name not in hints:
-            raise ValueError(f"{key}.{name}: unknown key; {_nearest(name, hints)}")
+            raise ValueError(f"{key}.{name}: unknown key; {nearest(name, hints)}")
         if not fits(value, hints[name]):
             raise ValueError(f"{key}.{name}: {value!r} is not {describe(hints[name])}")
     source = Source(**entry, key=key)
@@ -108,7 +108,7 @@ def parse_source(entry: Any, key: str) -> Source:
         raise ValueError(f"{key}.weight: give either `weight` or `limit`")
     for name, column in source.columns.items():
         if name not in COLUMNS:
-            raise ValueError(f"{key}.columns.{name}: unknown column; {_nearest(name, COLUMNS)}")
+            raise ValueError(f"{key}.columns.{name}: unknown column; {nearest(name, COLUMNS)}")
         if not isinstance(column, str):
             raise ValueError(f"{key}.columns.{name}: {column!r} is not the name of a column")
     if source.id in KNOWN:
@@ -127,7 +127,7 @@ def _complete_known(source: Source, known: KnownSet) -> Source:
     key = source.key
     split = source.split or ("train" if "train" in known.splits else next(iter(known.splits)))
     if split not in known.splits:
-        raise ValueError(f"{key}.split: {source.id} has no split {split!r}; {_nearest(split, known.splits)}")
+        raise ValueError(f"{key}.split: {source.id} has no split {split!r}; {nearest(split, known.splits)}")
     role = known.splits[split].role
     if role == "eval" and source.role == "train":
         raise ValueError(
@@ -161,7 +161,7 @@ def _complete_free(source: Source) -> Source:
         names = [*KNOWN, *GENERATORS]
         raise ValueError(
             f"{key}.id: {source.id!r} is no known set and no hub dataset `owner/name`; "
-            f"{_nearest(source.id, names)}"
+            f"{nearest(source.id, names)}"
         )
     alias = (
         next((name for name, known in KNOWN.items() if known.hub == source.id), None) if source.id else None
@@ -178,7 +178,8 @@ def _complete_free(source: Source) -> Source:
     )
 
 
-def _nearest(name: str, valid: Iterable[str]) -> str:
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """For messages: the name that was meant, or all of them."""
     names = list(valid)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(names)}"
@@ -230,9 +231,9 @@ def load(source: Source) -> Loaded:
         raise ValueError(f"{source.key}: {where} has no rows")
     columns = _find_columns(source, rows, where)
     if source.weight < 1:
-        rows = _take(rows, max(1, round(source.weight * len(rows))), source.seed or 0)
+        rows = take(rows, max(1, round(source.weight * len(rows))), source.seed or 0)
     elif source.limit is not None and source.limit < len(rows):
-        rows = _take(rows, source.limit, source.seed)
+        rows = take(rows, source.limit, source.seed)
     problems, traces, bad = [], [], []
     for row in rows:
         try:
@@ -249,7 +250,8 @@ def load(source: Source) -> Loaded:
     return Loaded(rows_in=len(rows), problems=problems, traces=traces, rejected=bad)
 
 
-def _take(rows: list[Any], limit: int, seed: int | None) -> list[Any]:
+def take(rows: list[Any], limit: int, seed: int | None) -> list[Any]:
+    """`limit` rows in their order: the first ones, or drawn by a seed."""
     if seed is None:
         return rows[:limit]
     return [rows[i] for i in sorted(random.Random(f"limit {seed}").sample(range(len(rows)), limit))]

@@ -8,10 +8,8 @@ the folder $SLOWTHINK_DATA first, then on the hub. Solutions of role `eval` neve
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
-import random
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +20,7 @@ from data.known_steps import KNOWN_STEPS
 from data.recipe import describe, fits
 from data.row_files import read_file, read_hub
 from data.schema import Problem, Rejected, Role, problem_id, rejected
+from data.sources import nearest, take
 from data.step_readers import FORMS, BadRowError, Neutral, PrmOptions, Reading
 from data.step_tables import HELD_OUT, TABLE
 from data.steps import LabelledSolution, fault, labelled_from_row
@@ -84,7 +83,7 @@ def parse_step_source(entry: Any, key: str) -> StepSource:
     hints = {k: v for k, v in typing.get_type_hints(StepSource).items() if k != "key"}
     for name, value in entry.items():
         if name not in hints:
-            raise ValueError(f"{key}.{name}: unknown key; {_nearest(name, hints)}")
+            raise ValueError(f"{key}.{name}: unknown key; {nearest(name, hints)}")
         if not fits(value, hints[name]):
             raise ValueError(f"{key}.{name}: {value!r} is not {describe(hints[name])}")
     source = StepSource(**entry, key=key)
@@ -114,13 +113,13 @@ def _complete_known(source: StepSource) -> StepSource:
 def _complete_free(source: StepSource) -> StepSource:
     key, forms = source.key, [TABLE, *FORMS]
     if source.id and source.id.count("/") != 1:
-        hint = _nearest(source.id, KNOWN_STEPS)
+        hint = nearest(source.id, KNOWN_STEPS)
         raise ValueError(f"{key}.id: {source.id!r} is no known set and no hub dataset `owner/name`; {hint}")
     is_file = Path(source.path).suffix in (".jsonl", ".json", ".parquet")
     form = source.form or (TABLE if source.path and not is_file else "")
     if form not in forms:
-        hint = _nearest(form, forms) if form else f"one of {', '.join(forms)}"
-        known = _nearest(source.id, KNOWN_STEPS) if source.id else ""
+        hint = nearest(form, forms) if form else f"one of {', '.join(forms)}"
+        known = nearest(source.id, KNOWN_STEPS) if source.id else ""
         raise ValueError(f"{key}.form: say the format of {source.name}: {hint}{known and '; or ' + known}")
     if form == TABLE and source.id:
         raise ValueError(f"{key}.form: {TABLE} is our own table; give its folder with `path:`")
@@ -130,12 +129,6 @@ def _complete_free(source: StepSource) -> StepSource:
         raise ValueError(f"{key}: split, config and revision belong to hub datasets; only split held_out")
     split = source.split or ("train" if source.id else "")
     return replace(source, form=form, split=split, licence=source.licence or "unknown")
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str:
-    names = list(valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(names)}"
 
 
 # ------------------------------------------------------------------ loading
@@ -164,7 +157,7 @@ def load_steps(source: StepSource, separator: str = "\n\n") -> LoadedSteps:
     if source.form != TABLE:
         _check_columns(source, rows, where)
     if source.limit is not None and source.limit < len(rows):
-        rows = _take(rows, source.limit, source.seed)
+        rows = take(rows, source.limit, source.seed)
     solutions: list[LabelledSolution] = []
     bad = []
     for row in rows:
@@ -179,12 +172,6 @@ def load_steps(source: StepSource, separator: str = "\n\n") -> LoadedSteps:
             rule, evidence = error.args
             bad.append(_rejected(row if isinstance(row, dict) else {"row": row}, rule, evidence, source))
     return LoadedSteps(rows_in=len(rows), solutions=solutions, rejected=bad)
-
-
-def _take(rows: list[Any], limit: int, seed: int | None) -> list[Any]:
-    if seed is None:
-        return rows[:limit]
-    return [rows[i] for i in sorted(random.Random(f"limit {seed}").sample(range(len(rows)), limit))]
 
 
 def described(solution: LabelledSolution) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from data.store import read_json
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 FETCHABLE = {"HuggingFaceTB/SmolLM2-135M-Instruct": "smollm2"}
@@ -93,3 +94,11 @@ def _load(auto_class: Any, model: str, **options: Any) -> Any:
         raise ValueError(
             f"model_name_or_path: cannot load {model!r} ({error}); without a hub, {fetch}"
         ) from error
+
+
+def own_device() -> torch.device:
+    """The device of this process; of several on one machine each has a GPU of its own."""
+    import torch
+
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device("cuda", number) if torch.cuda.is_available() else torch.device("cpu")

@@ -8,7 +8,6 @@ following request shares with its row. Suffixes: R rows, T tokens, V vocabulary.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from torch import Tensor
 from inference.choice import choose
 from inference.engine import Follow, Generation, Request, check_requests
 from inference.generations import unknown_ids
-from inference.models import load_model, load_tokenizer
+from inference.models import load_model, load_tokenizer, own_device
 from inference.rows import Row, Rows
 from inference.slot_cache import SlotCache, attending, rounded
 from inference.stops import Stops
@@ -86,10 +85,8 @@ class TransformersEngine:
         Raises:
             ValueError: the model cannot be loaded, or see the constructor.
         """
-        place = int(os.environ.get("LOCAL_RANK", "0"))  # several processes on one machine have a GPU each
-        device = torch.device("cuda", place) if torch.cuda.is_available() else torch.device("cpu")
         tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
-        model = load_model(name, dtype=dtype, trust_remote_code=trust_remote_code).to(device)
+        model = load_model(name, dtype=dtype, trust_remote_code=trust_remote_code).to(own_device())
         return cls(model, tokenizer, name=name, **options)
 
     def generate(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Qwen2Model, Qwen2PreTrainedModel
 
@@ -112,11 +111,3 @@ FORMATS: dict[str, Callable[[Any], StepFormat]] = {
 }
 """Kinds of other people's models, and how each reads solutions."""
 CLASSES = {"qwen_prm": QwenPrm, "skywork": SkyworkPrm}
-
-
-def place() -> torch.device:
-    """The device of this process."""
-    import os
-
-    number = int(os.environ.get("LOCAL_RANK", "0"))
-    return torch.device("cuda", number) if torch.cuda.is_available() else torch.device("cpu")

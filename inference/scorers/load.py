@@ -94,7 +94,8 @@ def _load(options: ScorerOptions) -> Scorer:
 
 
 def _load_step_scorer(kind: str, options: ScorerOptions) -> Scorer:
-    from inference.scorers.foreign_models import load_foreign, place
+    from inference.models import own_device
+    from inference.scorers.foreign_models import load_foreign
     from inference.scorers.outcome_scorer import load_pairwise
     from inference.scorers.reward_model import load_reward_model
     from inference.scorers.step_scorer import StepScorer
@@ -104,13 +105,13 @@ def _load_step_scorer(kind: str, options: ScorerOptions) -> Scorer:
     limits = {"batch_tokens": options.scorer_batch_tokens, "max_kv_tokens": options.scorer_max_kv_tokens}
     if kind == "slowthink":
         reward = load_reward_model(name, **loading)
-        reward.model.to(place())
+        reward.model.to(own_device())
         return StepScorer.of(reward, **limits)
     if kind == "pairwise":
         model, step_format, head = load_pairwise(name, **loading)
     else:
         model, step_format, head = load_foreign(kind, name, **loading)
-    return StepScorer(model.to(place()), step_format, head, name=name, **limits)
+    return StepScorer(model.to(own_device()), step_format, head, name=name, **limits)
 
 
 def kind_of(model: str) -> str:
