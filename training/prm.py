@@ -7,7 +7,6 @@ whether the answer is right. Token ids come from `data/step_formats.py`, which s
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,15 @@ from training.preflight import check_processes
 from training.prm_adapter import merge_adapter
 from training.prm_arguments import check_arguments, check_lengths
 from training.reporting import set_reporting_defaults
-from training.step_rows import Mode, StepRow, StepRows, class_weights, step_rows, steps_shown
+from training.step_rows import (
+    Mode,
+    StepRow,
+    StepRows,
+    class_weights,
+    held_out_problems,
+    step_rows,
+    steps_shown,
+)
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -185,11 +192,7 @@ def split_by_problem(
     Raises:
         ValueError: nothing would be left to train on.
     """
-    problems = sorted({row.problem for row in rows})
-    count = max(round(fraction * len(problems)), fraction > 0)
-    if count == len(problems):
-        raise ValueError(f"held_out_fraction: {fraction} of {len(problems)} problems leaves none to train on")
-    out = set(random.Random(f"held out {seed}").sample(problems, count))
+    out = held_out_problems((row.problem for row in rows), fraction, seed)
     return [row for row in rows if row.problem not in out], [row for row in rows if row.problem in out]
 
 

@@ -32,6 +32,7 @@ from training.preflight import check_processes
 from training.prm_adapter import merge_adapter
 from training.prm_arguments import check_arguments
 from training.reporting import set_reporting_defaults
+from training.step_rows import held_out_problems
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -233,10 +234,7 @@ def split_by_problem(
     Raises:
         ValueError: nothing would be left to train on.
     """
-    count = max(round(fraction * len(pairs)), fraction > 0)
-    if count == len(pairs):
-        raise ValueError(f"held_out_fraction: {fraction} of {len(pairs)} problems leaves none to train on")
-    out = set(random.Random(f"held out {seed}").sample(sorted(pairs), count))
+    out = held_out_problems(pairs, fraction, seed)
     split: tuple[list[Pair], list[Pair]] = [], []
     for problem, each in pairs.items():
         split[problem in out].extend(each)

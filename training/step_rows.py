@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -171,6 +172,19 @@ def class_weights(rows: Sequence[StepRow]) -> tuple[float, float]:
             "solutions with other labels"
         )
     return len(targets) / (2 * wrong), len(targets) / (2 * right)
+
+
+def held_out_problems(problems: Iterable[str], fraction: float, seed: int) -> set[str]:
+    """Problems to hold out, at least one unless fraction is 0.
+
+    Raises:
+        ValueError: nothing would be left to train on.
+    """
+    known = sorted(set(problems))
+    count = max(round(fraction * len(known)), fraction > 0)
+    if count == len(known):
+        raise ValueError(f"held_out_fraction: {fraction} of {len(known)} problems leaves none to train on")
+    return set(random.Random(f"held out {seed}").sample(known, count))
 
 
 def steps_shown(tokenizer: Any, row: StepRow) -> str:
