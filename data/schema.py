@@ -163,8 +163,8 @@ _INTEGER_COLUMNS = ("prompt_tokens", "thinking_tokens", "completion_tokens", "se
 
 @cache
 def table_features(table: str) -> datasets.Features:
-    """Declared columns of a table: problems, attempts, traces, step_labels, rejected or verdicts (what became
-    of each candidate).
+    """Declared columns of a table: problems, attempts, traces, step_labels, rejected, verdicts (what became
+    of each candidate), searches or nodes (of their trees).
 
     Raises:
         ValueError: any other name.
@@ -187,7 +187,32 @@ def table_features(table: str) -> datasets.Features:
     if table == "step_labels":
         labels = {"steps": List(Value("string")), "labels": List(Value("float64"))}
         return Features({**strings, **labels, **{name: Value("string") for name in _LABEL_STRINGS}})
+    if table == "searches":
+        return Features({**strings, **_search_columns()})
+    if table == "nodes":
+        numbers = {name: Value("int64") for name in ("node", "parent", "tokens")}
+        texts = {name: Value("string") for name in ("id", "setting", "text", "end")}
+        flags = {name: Value("bool") for name in ("forced", "cut")}
+        return Features({**texts, **numbers, **flags, "score": Value("float64")})
     raise ValueError(
-        f"no table is called {table!r}; tables are problems, attempts, traces, step_labels, rejected and "
-        "verdicts"
+        f"no table is called {table!r}; tables are problems, attempts, traces, step_labels, rejected, "
+        "verdicts, searches and nodes"
     )
+
+
+def _search_columns() -> dict[str, Any]:
+    """Columns of a searches table beside those of the problem (inference/search/results.py)."""
+    from datasets import List, Value
+
+    lists = {name: List(Value("int64")) for name in ("classes", "tokens", "nodes")}
+    counts = ("n", "width", "prompt_tokens", "generated_tokens", "forced_tokens", "rounds")
+    choices = ("majority", "best_of_n", "weighted_best_of_n")
+    costs = ("scorer_tokens", "policy_flops", "scorer_flops", "seconds", "latency_seconds")
+    return {
+        **{name: Value("string") for name in ("setting", "strategy")},
+        **lists,
+        "scores": List(Value("float64")),
+        "correct": List(Value("bool")),
+        **{name: Value("int64") for name in (*counts, *choices)},
+        **{name: Value("float64") for name in costs},
+    }

@@ -1,0 +1,1 @@
+"""Search: test-time compute spent on trees of steps."""
