@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from launch.stages import STAGES
 
@@ -24,6 +25,7 @@ examples:
   slowthink doctor rewards recipes/s1          who gets paid for known exploits; exit code 1 if they pay
   slowthink show runs/quickstart               what ran, from what, with which numbers
   slowthink show runs/r1/01_grpo --rollouts --step 40 --only wrong --html wrong.html
+  slowthink show runs/x/18_search --tree       what a search grew: one question in all settings, as a page
 """
 
 
@@ -62,29 +64,54 @@ def _command(arguments: list[str]) -> int:
     return 0
 
 
-def _show(options: argparse.Namespace) -> int:
-    chosen = {key: getattr(options, key) for key in ("step", "only", "contains", "id", "limit")}
-    given = {key: value for key, value in (*chosen.items(), ("html", options.html)) if value is not None}
-    if not options.rollouts:
-        if given:
-            raise ValueError(f"--{next(iter(given))} is for rollouts; add --rollouts")
-        from launch.show import show
+_OPTIONS_OF = {"rollouts": ("step", "only", "contains", "id"), "tree": ("problem", "setting")}
 
-        show(options.folder)
-        return 0
+
+def _show(options: argparse.Namespace) -> int:
+    names = (*_OPTIONS_OF["rollouts"], *_OPTIONS_OF["tree"], "limit", "html")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    for view, own in _OPTIONS_OF.items():
+        shared = () if options.rollouts or options.tree else ("limit", "html")
+        if not getattr(options, view) and (odd := [name for name in given if name in (*own, *shared)]):
+            raise ValueError(f"--{odd[0]} is for {view.removesuffix('s')}s; add --{view}")
+    html = given.pop("html", None)
+    if options.rollouts:
+        return _show_rollouts(options.folder, given, html)
+    if options.tree:
+        return _show_trees(options.folder, given, html)
+    from launch.show import show
+
+    show(options.folder)
+    return 0
+
+
+def _show_rollouts(folder: Path, given: dict[str, Any], html: Path | None) -> int:
     from launch.rollouts import Choice, select
 
-    given.pop("html", None)
-    view = select(options.folder, Choice(**given))
-    if options.html is not None:
+    view = select(folder, Choice(**given))
+    if html is not None:
         from launch.rollout_page import write_page
 
-        write_page(view, options.html)
-        print(f"step {view.step}: {len(view.groups)} of {len(view.everything)} groups -> {options.html}")
+        write_page(view, html)
+        print(f"step {view.step}: {len(view.groups)} of {len(view.everything)} groups -> {html}")
     else:
         from launch.rollout_terminal import print_rollouts
 
         print_rollouts(view)
+    return 0
+
+
+def _show_trees(folder: Path, given: dict[str, Any], html: Path | None) -> int:
+    """The page stands beside the stage's folder: a file inside would count as part of its result."""
+    from launch.trees import TreeChoice, select_trees
+
+    view = select_trees(folder, TreeChoice(**given))
+    page = html or folder.resolve().with_name(f"{folder.resolve().name}.trees.html")
+    from launch.tree_page import write_tree_page
+    from launch.tree_terminal import print_trees
+
+    write_tree_page(view, page)
+    print_trees(view, page)
     return 0
 
 
@@ -120,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="print what a run folder holds")
     show.add_argument("folder", type=Path, help="runs/<pipeline> or runs/<pipeline>/<stage>")
     _add_rollout_options(show)
+    _add_tree_options(show)
     doctor = commands.add_parser("doctor", help="pay out a recipe's rewards on known exploits")
     doctor.add_argument("what", choices=["rewards"], help="what to examine")
     doctor.add_argument(
@@ -131,8 +159,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_rollout_options(show: argparse.ArgumentParser) -> None:
-    show.add_argument(
-        "--rollouts", action="store_true", help="print completions of a GRPO stage; the options below choose"
+    views = show.add_mutually_exclusive_group()
+    views.add_argument("--rollouts", action="store_true", help="print completions of a GRPO stage")
+    views.add_argument(
+        "--tree",
+        action="store_true",
+        help="write the trees of a search as a page and print the winners' paths "
+        "(default: the first problem in all settings)",
     )
     show.add_argument("--step", metavar="N|first|last", help="logged step (default: last)")
     show.add_argument(
@@ -146,9 +179,28 @@ def _add_rollout_options(show: argparse.ArgumentParser) -> None:
         "--limit",
         type=int,
         metavar="N",
-        help="at most so many groups (default: 3 in a terminal, all in HTML)",
+        help="at most so many groups (default: 3 in a terminal, all in HTML) or trees (default: 12)",
     )
-    show.add_argument("--html", type=Path, metavar="FILE", help="write a page instead of printing")
+    show.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="rollouts: write a page instead of printing; trees: where the page goes "
+        "(default: FOLDER.trees.html, beside the folder)",
+    )
+
+
+def _add_tree_options(show: argparse.ArgumentParser) -> None:
+    show.add_argument(
+        "--problem",
+        metavar="NUMBER|ID|all",
+        help="trees of this problem: its number from 0 or the begin of its id (default: 0)",
+    )
+    show.add_argument(
+        "--setting",
+        metavar="NAME",
+        help="trees of this setting, or of all whose name has this in it (default: all settings)",
+    )
 
 
 if __name__ == "__main__":

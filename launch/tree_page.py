@@ -1,0 +1,223 @@
+"""Search trees as one HTML file that needs nothing else.
+
+Whatever a model wrote is escaped, and the page's Content-Security-Policy lets only its own style and script
+work.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import groupby
+from pathlib import Path
+
+from data.store import atomic_path
+from inference.search.results import CHOICES
+from launch.rollout_text import plain_spans, visible
+from launch.tree_drawing import CHOICE_NAMES, LONGEST_ON_PATH, Drawing, badge, line, spelled
+from launch.tree_nodes import SearchTree
+from launch.tree_numbers import amount, number, plural, seconds
+from launch.tree_shape import fair_share, shape
+from launch.tree_style import SCRIPT, STYLE
+from launch.trees import TreeView
+
+MOST_NODES = 4_000
+"""On a page; where there are more, large trees are shown in part."""
+MOST_CHARACTERS = 2_000_000
+"""Of all texts off the winners' paths; where there are more, long ones are cut further."""
+LONGEST_ASIDE, SHORTEST_ASIDE = 4_000, 200
+"""Characters of a text off the winners' paths; longer ones are cut in the middle."""
+MOST_ANSWERS = 12
+
+
+def write_tree_page(view: TreeView, path: Path) -> None:
+    """Write the chosen trees as a page, atomically.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(tree_page(view), encoding="utf-8")
+    except OSError as error:
+        raise ValueError(
+            f"--html: {path} cannot be written ({error.strerror}); name another file with --html FILE"
+        ) from error
+
+
+def tree_page(view: TreeView) -> str:
+    """The page: an index where there are several trees, controls, then tree after tree."""
+    limit = fair_share([len(tree.unique) for tree in view.trees], MOST_NODES)
+    shapes = [shape(tree, limit) for tree in view.trees]
+    lengths = [len(node.text) for one in shapes for node in one.kept if not node.wins]
+    longest = min(LONGEST_ASIDE, max(SHORTEST_ASIDE, fair_share(lengths, MOST_CHARACTERS)))
+    drawings = [
+        Drawing(tree, one, f"t{index}", view.form, longest)
+        for index, (tree, one) in enumerate(zip(view.trees, shapes, strict=True))
+    ]
+    policy = f"default-src 'none'; style-src '{_digest(STYLE)}'; script-src '{_digest(SCRIPT)}'"
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(visible(str(view.folder)))}, search trees</title>
+<style>{STYLE}</style>
+</head>
+<body>
+{_header(view, drawings)}
+{_CONTROLS}
+<main>
+{"".join(_problem(list(group)) for _, group in groupby(drawings, lambda d: d.tree.result.problem.id))}
+</main>
+<footer><p class="quiet">Texts longer than {LONGEST_ON_PATH:,} characters on a winner's path and {longest:,}
+elsewhere are cut in the middle. Characters that are not seen are <span class="odd">spelled out</span>.</p>
+</footer>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+_CONTROLS = """<div class="bar-top" hidden><form autocomplete="off">
+<button type="button" name="open">expand all</button><button type="button" name="close">collapse all</button>
+<label><input type="checkbox" name="only"> only the winner</label></form></div>"""
+_KEY = """<div class="key"><span>the path of the winner, in the colour of its verdict, goes straight down;
+what branches off beside a step is folded below it</span>
+<span><b>3</b>depth</span>
+<span><i class="bar s16"></i>score of the path up to here, from {low} to {high}</span></div>"""
+
+
+def _digest(code: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+
+
+def _header(view: TreeView, drawings: Sequence[Drawing]) -> str:
+    shown = plural(len(view.trees), "tree")
+    if len(view.trees) < view.matching:
+        shown += f" of {view.matching:,}; --limit {view.matching} shows all"
+    return (
+        f"<header>\n<h1>Search trees</h1>\n<p class='quiet'><code>{line(str(view.folder))}</code>, "
+        f"{plural(view.problems, 'problem')}; here: {shown}</p>\n{_index(drawings)}</header>"
+    )
+
+
+def _index(drawings: Sequence[Drawing]) -> str:
+    """A table of the trees with links, where there are several."""
+    if len(drawings) < 2:
+        return ""
+    several = len({drawing.tree.result.problem.id for drawing in drawings}) > 1
+    names = ["tree", *(CHOICE_NAMES[choice] for choice in CHOICES)]
+    names += ["candidates", "tokens", "scorer tokens", "FLOPs", "time"]
+    rows = "".join(_index_row(drawing, several) for drawing in drawings)
+    return f"<div class='box'><table><tr>{_cells(names, 'th')}</tr>\n{rows}</table></div>"
+
+
+def _index_row(drawing: Drawing, several: bool) -> str:
+    result, cost = drawing.tree.result, drawing.tree.result.cost
+    question = f"<br><span class='quiet'>{line(result.problem.question, 90)}</span>" if several else ""
+    cells = [f"<a href='#{drawing.name}'>{line(result.setting)}</a>{question}"]
+    cells += [_mark(drawing.tree, choice) for choice in CHOICES]
+    cells += [f"{len(result.nodes):,}", f"{cost.generated_tokens:,}", amount(cost.scorer_tokens)]
+    cells += [amount(cost.policy_flops + cost.scorer_flops), seconds(cost.seconds)]
+    return f"<tr>{_cells(cells)}</tr>\n"
+
+
+def _mark(tree: SearchTree, choice: str) -> str:
+    if tree.result.chosen[choice] < 0:
+        return badge("none")
+    right = tree.result.right(choice)
+    return badge("right" if right else "wrong", "right" if right else "wrong")
+
+
+def _cells(cells: Iterable[str], tag: str = "td") -> str:
+    return "".join(f"<{tag}>{cell}</{tag}>" for cell in cells)
+
+
+def _problem(drawings: Sequence[Drawing]) -> str:
+    """A question and the trees that were grown for it."""
+    problem = drawings[0].tree.result.problem
+    return f"""<section class="problem"><div class="title"><h2>Problem</h2>
+<code class="quiet">{line(problem.id)}</code></div>
+<dl class="ask"><dt>question</dt><dd><pre>{spelled(plain_spans(problem.question, LONGEST_ON_PATH))}</pre></dd>
+<dt>gold answer</dt><dd><pre>{spelled(plain_spans(problem.answer, LONGEST_ON_PATH))}</pre></dd></dl></section>
+{"".join(map(_search, drawings))}"""
+
+
+def _search(drawing: Drawing) -> str:
+    tree = drawing.tree
+    winner = tree.winner
+    verdict = "none" if winner is None else "right" if tree.result.correct[winner] else "wrong"
+    says = "no candidate has an answer" if winner is None else _says(drawing, winner)
+    low, high = (f"{bound:.4g}" for bound in tree.scale)
+    left_out = len(tree.unique) - len(drawing.shape.kept)
+    note = (
+        f"<p class='part'>{plural(left_out, 'node')} of {len(tree.unique):,} (equal siblings counted once) "
+        f"left out: a page shows {MOST_NODES:,}, first what is on and beside the winner's path, then the "
+        "candidates.</p>"
+    )
+    return f"""<section class="search is-{verdict}" id="{drawing.name}">
+<div class="title"><h3>{line(tree.result.setting)}</h3><span>{says}</span></div>
+<dl class="tiles">{"".join(_tile(*tile) for tile in _tiles(tree))}</dl>
+{_answers(drawing)}
+{_KEY.format(low=low, high=high)}{note if left_out else ""}
+<div class="tree" tabindex="0" role="group" aria-label="tree">
+{drawing.html()}</div></section>
+"""
+
+
+def _says(drawing: Drawing, winner: int) -> str:
+    assert drawing.tree.winning is not None
+    name = CHOICE_NAMES[drawing.tree.winning]
+    return f"<span class='quiet'>{name} takes</span> {drawing.verdict(winner)}"
+
+
+def _tiles(tree: SearchTree) -> list[tuple[str, str, str]]:
+    result, cost = tree.result, tree.result.cost
+    forced = f", forced {cost.forced_tokens:,}" if cost.forced_tokens else ""
+    flops = f"policy {amount(cost.policy_flops)}, scorer {amount(cost.scorer_flops)}"
+    depth = max(node.depth for node in tree.nodes)
+    options = f"n = {result.n:,}" + (f", width {result.width:,}" if result.width > 1 else "")
+    return [
+        ("tokens of the tree", f"{cost.generated_tokens:,}", f"prompt {cost.prompt_tokens:,}{forced}"),
+        ("scorer tokens", f"{cost.scorer_tokens:,.0f}", "forwarded"),
+        ("FLOPs", amount(cost.policy_flops + cost.scorer_flops), flops),
+        ("time", seconds(cost.seconds), f"{seconds(cost.latency_seconds)} from start to end"),
+        ("candidates", f"{len(result.nodes):,}", options),
+        ("nodes", f"{len(tree.nodes) - 1:,}", f"depth {depth:,}, {plural(cost.rounds, 'round')}"),
+    ]
+
+
+def _tile(name: str, value: str, note: str) -> str:
+    return f"<div class='tile'><dt>{name}</dt><dd>{value}</dd><dd class='note'>{note}</dd></div>"
+
+
+def _answers(drawing: Drawing) -> str:
+    """The candidates by answer, and which answer each choice takes."""
+    answers = list(drawing.tree.answers.items())
+    shown = [(k, a) for i, (k, a) in enumerate(answers) if i < MOST_ANSWERS or a.choices]
+    rows = "".join(_answer_row(drawing, kind) for kind, _ in shown)
+    names = ("answer", "candidates", "highest score", "sum of scores", "taken by")
+    more = f"<p class='quiet'>{plural(len(answers) - len(shown), 'more answer')}</p>"
+    nothing = [CHOICE_NAMES[choice] for choice, i in drawing.tree.result.chosen.items() if i < 0]
+    none = f"<p class='quiet'>no answer by {', '.join(nothing)}</p>" if nothing else ""
+    return (
+        f"<div class='box'><table class='answers'><tr>{_cells(names, 'th')}</tr>\n{rows}</table></div>"
+        f"{more if len(answers) > len(shown) else ''}{none}"
+    )
+
+
+def _answer_row(drawing: Drawing, kind: int) -> str:
+    answer = drawing.tree.answers[kind]
+    takes = []
+    for choice in answer.choices:
+        index = drawing.tree.result.chosen[choice]
+        place = drawing.place(index)
+        where = f"<a href='#{place}'>#{index}</a>" if place else f"#{index}"
+        takes.append(f"{CHOICE_NAMES[choice]} {where}")
+    sums = (max(answer.scores), sum(answer.scores)) if answer.scores else (float("nan"),) * 2
+    cells = [drawing.verdict(answer.candidates[0]), f"{len(answer.candidates):,}", *map(number, sums)]
+    return f"<tr>{_cells([*cells, ', '.join(takes)])}</tr>\n"
