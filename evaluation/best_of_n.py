@@ -17,7 +17,7 @@ import numpy as np
 
 from data.schema import Attempt
 from evaluation.metrics import bootstrap_interval, majority_at_k, pass_at_k, summarise
-from rewards.verify import canonical_answer
+from evaluation.votes import voted_answers
 
 METHODS = ("pass@1", "majority", "best_of_n", "weighted_best_of_n", "oracle")
 """oracle: the share of subsets that hold a correct attempt, which no choice can exceed."""
@@ -36,20 +36,32 @@ class Candidates:
 
 
 def candidates(attempts: Sequence[Attempt], scores: Sequence[float]) -> Candidates:
-    """Attempts at one problem by their verdicts, answers (as in maj@k of stage evaluate) and scores.
+    """`candidates_many` for one problem."""
+    return candidates_many([attempts], [scores])[0]
+
+
+def candidates_many(
+    problems: Sequence[Sequence[Attempt]], scores: Sequence[Sequence[float]]
+) -> list[Candidates]:
+    """The attempts at each problem by their verdicts, answers (as in maj@k of stage evaluate) and scores. All
+    answers are compared in one batch: see `evaluation.votes`.
 
     Raises:
         ValueError: another number of scores, or a score that is negative or not finite.
     """
-    if len(attempts) != len(scores):
-        raise ValueError(f"{len(scores)} scores for {len(attempts)} attempts")
-    if not all(0 <= score < np.inf for score in scores):
-        raise ValueError(f"a score is negative or not finite: {list(scores)[:8]}; votes need weights")
-    return Candidates(
-        answers=tuple(canonical_answer(a.extracted) if a.extracted else None for a in attempts),
-        correct=tuple(attempt.verdict == "correct" for attempt in attempts),
-        scores=tuple(scores),
-    )
+    for attempts, each in zip(problems, scores, strict=True):
+        if len(attempts) != len(each):
+            raise ValueError(f"{len(each)} scores for {len(attempts)} attempts")
+        if not all(0 <= score < np.inf for score in each):
+            raise ValueError(f"a score is negative or not finite: {list(each)[:8]}; votes need weights")
+    return [
+        Candidates(
+            answers=tuple(answers),
+            correct=tuple(attempt.verdict == "correct" for attempt in attempts),
+            scores=tuple(each),
+        )
+        for attempts, answers, each in zip(problems, voted_answers(problems), scores, strict=True)
+    ]
 
 
 # ------------------------------------------------------------------ one problem

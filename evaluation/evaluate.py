@@ -14,9 +14,10 @@ from data.sources import load_problems, parse_source
 from data.stage import rank, run_stage
 from data.store import read_problems, write_attempts, write_rejected
 from evaluation.metrics import majority_at_k, pass_at_k, summarise
+from evaluation.votes import voted_answers
 from inference.options import GenerationOptions
 from inference.sample import attempt_metrics, draw, remove_journals
-from rewards.verify import canonical_answer
+from rewards.policy import DEFAULT_POLICY, Policy, parse_policy
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +82,9 @@ def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Any]:
     by_problem: dict[str, list[Attempt]] = defaultdict(list)
     for attempt in attempts:
         by_problem[attempt.problem.id].append(attempt)
+    policy = parse_policy(config.policy)
     results = {
-        name: benchmark_metrics([by_problem[p.id] for p in problems], config.k, config.seed)
+        name: benchmark_metrics([by_problem[p.id] for p in problems], config.k, config.seed, policy)
         for name, problems in benchmarks.items()
     }
     write_attempts(folder, attempts)
@@ -115,19 +117,25 @@ def load_benchmark(entry: dict, index: int) -> list[Problem]:
     return problems
 
 
-def benchmark_metrics(groups: Sequence[Sequence[Attempt]], ks: Sequence[int], seed: int) -> dict[str, Any]:
+def benchmark_metrics(
+    groups: Sequence[Sequence[Attempt]], ks: Sequence[int], seed: int, policy: Policy = DEFAULT_POLICY
+) -> dict[str, Any]:
     """pass@k and maj@k with bootstrap intervals over problems, verdict shares and tokens.
 
     `groups`: the attempts of each problem; an empty group (a problem that could not be put to the model)
-    counts as 0.
+    counts as 0. `policy`: which answers are equal and vote together.
     """
     flat = [attempt for group in groups for attempt in group]
     results: dict[str, Any] = {"problems": len(groups), **(attempt_metrics(flat) if flat else {})}
+    votes = voted_answers(groups, policy) if max(ks, default=1) > 1 else []
     for k in ks:
         passes = [_pass(group, k) for group in groups]
         results[f"pass@{k}"] = summarise(passes, seed=seed)
         if k > 1:
-            results[f"maj@{k}"] = summarise([_majority(group, k) for group in groups], seed=seed)
+            results[f"maj@{k}"] = summarise(
+                [_majority(group, answers, k) for group, answers in zip(groups, votes, strict=True)],
+                seed=seed,
+            )
     return results
 
 
@@ -135,8 +143,7 @@ def _pass(group: Sequence[Attempt], k: int) -> float:
     return pass_at_k(len(group), sum(a.verdict == "correct" for a in group), k) if group else 0.0
 
 
-def _majority(group: Sequence[Attempt], k: int) -> float:
-    answers = [canonical_answer(a.extracted) if a.extracted else None for a in group]
+def _majority(group: Sequence[Attempt], answers: Sequence[str | None], k: int) -> float:
     return majority_at_k(answers, [a.verdict == "correct" for a in group], k) if group else 0.0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from data.schema import Attempt
 from data.steps import LabelledSolution
-from evaluation.best_of_n import Candidates, candidates, curves, doublings
+from evaluation.best_of_n import Candidates, candidates_many, curves, doublings
 from evaluation.prm_baselines import baselines
 from evaluation.prm_metrics import (
     Scores,
@@ -144,4 +144,7 @@ def grouped(attempts: Sequence[Attempt], scores: Sequence[Scores], how: Aggregat
     by_problem: dict[str, list[tuple[Attempt, float]]] = {}
     for attempt, each in zip(attempts, scores, strict=True):
         by_problem.setdefault(attempt.problem.id, []).append((attempt, aggregate(each or [], how)))
-    return [candidates([a for a, _ in rows], [s for _, s in rows]) for rows in by_problem.values()]
+    groups = by_problem.values()
+    return candidates_many(
+        [[a for a, _ in rows] for rows in groups], [[s for _, s in rows] for rows in groups]
+    )

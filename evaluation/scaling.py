@@ -20,7 +20,7 @@ import numpy as np
 
 from data.schema import Attempt
 from evaluation.metrics import bootstrap_interval, majority_at_k
-from rewards.verify import canonical_answer
+from evaluation.votes import voted_answers
 
 _SAME = 1e-9  # means of tokens that differ by less, relatively, differ by rounding only
 
@@ -271,14 +271,14 @@ def _scores(setting: Setting) -> np.ndarray:
     """[4, P]: 1 where the problem has completions, their mean thinking tokens, the share of them within the
     bounds, and the accuracy."""
     rows = []
-    for group in setting.groups:
+    votes = voted_answers(setting.groups) if setting.votes > 1 else [[] for _ in setting.groups]
+    for group, answers in zip(setting.groups, votes, strict=True):
         if not group:
             rows.append((0.0, 0.0, 0.0, 0.0))
             continue
         tokens = [attempt.completion.thinking_tokens for attempt in group]
         correct = [attempt.verdict == "correct" for attempt in group]
         if setting.votes > 1:
-            answers = [canonical_answer(a.extracted) if a.extracted else None for a in group]
             accuracy = majority_at_k(answers, correct, setting.votes)
         else:
             accuracy = sum(correct) / len(group)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data.schema import Outcome
 from rewards import algebra
@@ -56,16 +56,39 @@ def verify_many(
     timeout)."""
     end = time.monotonic() + limits.batch_seconds
     verdicts = [_exact(gold, text, policy) for gold, text in zip(golds, completions, strict=True)]
+    return _decided([gold_answer(gold) for gold in golds], verdicts, limits, end)
+
+
+def compare_many(
+    golds: Sequence[str],
+    answers: Sequence[str],
+    policy: Policy = DEFAULT_POLICY,
+    limits: algebra.Limits = algebra.DEFAULT_LIMITS,
+) -> list[Verdict]:
+    """`verify_many` for answers that were already read from their responses, each against a bare gold
+    answer."""
+    end = time.monotonic() + limits.batch_seconds
+    verdicts = [_compared(gold, answer, policy) for gold, answer in zip(golds, answers, strict=True)]
+    return _decided(golds, verdicts, limits, end)
+
+
+def _decided(
+    golds: Sequence[str], verdicts: list[Verdict], limits: algebra.Limits, end: float
+) -> list[Verdict]:
+    """The verdicts with what the last tier says, until `end` (of time.monotonic), about the undecided."""
     open_rows = [row for row, verdict in enumerate(verdicts) if verdict.rule == "undecided"]
-    pairs = [(gold_answer(golds[row]), verdicts[row].extracted) for row in open_rows]
+    pairs = [(golds[row], verdicts[row].extracted) for row in open_rows]
     for row, decision in zip(open_rows, algebra.decide(pairs, limits, end), strict=True):
-        verdicts[row] = Verdict(
-            outcome=decision.outcome,
-            extracted=verdicts[row].extracted,
-            rule=decision.rule,
-            seconds=verdicts[row].seconds + decision.seconds,
-        )
+        seconds = verdicts[row].seconds + decision.seconds
+        verdicts[row] = replace(verdicts[row], outcome=decision.outcome, rule=decision.rule, seconds=seconds)
     return verdicts
+
+
+def _compared(gold: str, answer: str, policy: Policy) -> Verdict:
+    """Verdict of all tiers but the last on an answer that was already read."""
+    start = time.perf_counter()
+    outcome, rule = compare_answers(gold, answer, policy)
+    return Verdict(outcome=outcome, extracted=answer, rule=rule, seconds=time.perf_counter() - start)
 
 
 def _exact(gold: str, completion: str, policy: Policy) -> Verdict:
