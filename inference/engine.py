@@ -135,6 +135,16 @@ def check_requests(engine: Engine, requests: Sequence[Request]) -> None:
             raise ValueError(f"logprobs: {engine.name} gives none through this engine")
 
 
+def check_prefix_cache_tokens(tokens: int) -> None:
+    """Refuse a negative bound.
+
+    Raises:
+        ValueError: it is negative.
+    """
+    if tokens < 0:
+        raise ValueError(f"prefix_cache_tokens: {tokens} must not be negative; 0 keeps none")
+
+
 @dataclass(kw_only=True)
 class EngineOptions:
     """Which engine generates, with which model; shared by every stage that generates."""
@@ -150,12 +160,19 @@ class EngineOptions:
     max_kv_tokens: int | None = None
     """Tokens whose keys and values may be in memory at once (engine transformers); null: batch_size times
     the longest row, as the rows grow."""
+    prefix_cache_tokens: int = 0
+    """Tokens whose keys and values are kept of finished completions, besides max_kv_tokens, so that prompts
+    that begin alike are not computed again (engine transformers; for tree search). 0: none. Engines vllm and
+    openai ignore it: vLLM and servers have prefix caching of their own."""
     trust_remote_code: bool = False
     """Whether code from the model's repository may run."""
     engine_options: dict = field(default_factory=dict)
     """Further arguments of the engine: those of vllm.LLM (engine vllm: tensor_parallel_size, ...), or
     base_url, tokenizer, api_key_variable, timeout_seconds, retries, patience_seconds and max_model_tokens
     (engine openai)."""
+
+    def __post_init__(self) -> None:
+        check_prefix_cache_tokens(self.prefix_cache_tokens)
 
 
 def load_engine(options: EngineOptions) -> Engine:
@@ -186,5 +203,6 @@ def load_engine(options: EngineOptions) -> Engine:
         dtype=options.dtype,
         batch_size=options.batch_size,
         max_kv_tokens=options.max_kv_tokens,
+        prefix_cache_tokens=options.prefix_cache_tokens,
         trust_remote_code=trust,
     )

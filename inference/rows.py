@@ -15,7 +15,8 @@ import torch
 
 from inference.engine import Follow, Generation, Request
 from inference.generations import Ending, finished_generation
-from inference.slot_cache import SlotCache, rounded
+from inference.prefix_cache import Block
+from inference.slot_cache import SlotCache, is_out_of_memory, rounded
 
 if TYPE_CHECKING:
     from inference.transformers_engine import TransformersEngine
@@ -37,6 +38,10 @@ class Row:
     cached: int = 0
     """How many of them have keys and values in the row's slot."""
     logprobs: list[float] = field(default_factory=list)
+    started: bool = False
+    """Whether it has been among the rows that are forwarded together."""
+    needs: Block | None = None
+    """What is kept of its first tokens, until it begins."""
 
     @property
     def behind(self) -> int:
@@ -62,6 +67,10 @@ class Rows:
         self.waiting = deque(Row(i, requests[i], list(requests[i].prompt_ids)) for i in order)
         self.rows: list[Row] = []
         self.most_rows = engine.batch_size
+        self.prefixes = engine.prefix_cache
+        if self.prefixes is not None:
+            for row in self.waiting:
+                row.needs = self.prefixes.need(row.ids)
         self.cache = SlotCache(engine.model.config.get_text_config().num_hidden_layers)
 
     def step(self) -> list[tuple[int, Generation]]:
@@ -70,23 +79,44 @@ class Rows:
             try:
                 self._admit()
                 self._make_room()
+                self._recall()
                 self._catch_up()
                 chosen = self._decode()
             except RuntimeError as error:
-                if not _is_out_of_memory(error) or max(len(self.rows), self.cache.slots) < 2:
+                if not is_out_of_memory(error) or not self._can_shrink():
                     raise
                 why = str(error)  # the error itself would keep the tensors of the failed pass
             else:
                 return self._finish(*chosen)
             self._shrink(max(1, len(self.rows) // 2), why)
 
+    def release(self) -> None:
+        """The call ends: what rows that have not begun would need may be dropped."""
+        for row in (*self.rows, *self.waiting):
+            self._release(row)
+
+    def _release(self, row: Row) -> None:
+        if row.needs is not None:
+            row.needs.needed -= 1
+            row.needs = None
+
+    def _can_shrink(self) -> bool:
+        return max(len(self.rows), self.cache.slots) > 1 or bool(self.prefixes and self.prefixes.blocks)
+
     def _shrink(self, rows: int, error: str) -> None:
+        """Use less memory: no kept prefixes, or where there are none, that many rows."""
+        if self.prefixes is not None and self.prefixes.blocks:
+            self.prefixes.give_way(error)
+        else:
+            self._go_on_with(rows, error)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _go_on_with(self, rows: int, error: str) -> None:
         logger.warning("out of memory with %d rows, going on with %d (%s)", len(self.rows), rows, error)
         self.most_rows = rows
         self._set_aside(len(self.rows) - rows)
         self.cache.resize(rows, self.cache.capacity)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     # -------------------------------------------------------------- slots
 
@@ -132,7 +162,7 @@ class Rows:
         """The shortest rows wait again, at the head of the queue; what they have generated stays."""
         for row in sorted(self.rows, key=lambda row: len(row.ids))[:count]:
             self._leave(self.rows.index(row))
-            row.cached = 0
+            row.cached, row.started = 0, False
             self.waiting.appendleft(row)
 
     def _leave(self, slot: int) -> None:
@@ -142,6 +172,26 @@ class Rows:
             self.cache.copy(len(self.rows), slot, last.cached)
             self.rows[slot] = last
 
+    def _recall(self) -> None:
+        """What is kept of the first tokens of rows that begin; those with most to compute come first, then
+        their copies."""
+        slots = [slot for slot, row in enumerate(self.rows) if not row.started and not row.cached]
+        if self.prefixes is None or not slots:
+            return
+        seen: dict[tuple[int, ...], Row] = {}
+        found = []
+        for row in (self.rows[slot] for slot in slots):
+            path, shared = self.prefixes.find(row.ids)
+            is_copy = seen.setdefault(tuple(row.ids), row) is not row
+            found.append((is_copy, shared - len(row.ids), row, path, shared))
+        found.sort(key=lambda entry: entry[:2])
+        for slot, (_, _, row, _, _) in zip(slots, found, strict=True):
+            self.rows[slot] = row
+        self.prefixes.give(self.cache, [(slot, entry[3]) for slot, entry in zip(slots, found, strict=True)])
+        for _, _, row, _, shared in found:
+            row.cached = shared
+            self._release(row)
+
     # -------------------------------------------------------------- forward passes
 
     def _catch_up(self) -> None:
@@ -149,10 +199,10 @@ class Rows:
         first_of: dict[tuple[int, ...], int] = {}
         fresh, copies = [], []
         for slot, row in enumerate(self.rows):
-            if row.behind <= (STEPWISE if row.cached else 0):
+            if row.behind <= (STEPWISE if row.started else 0):
                 continue
             first = first_of.setdefault(tuple(row.ids), slot)
-            if first == slot or row.cached:
+            if first == slot or row.started:
                 fresh.append(slot)
             else:
                 copies.append((first, slot))
@@ -189,8 +239,10 @@ class Rows:
         """Take in what `_decode` has chosen; the generations that it finishes."""
         for row in self.rows:
             row.cached += 1
+            row.started = True
         self.engine.forwarded_tokens += len(self.rows)
-        finished = []
+        finished: list[tuple[int, Generation]] = []
+        done: list[int] = []
         for slot, token, logprob in reversed(list(zip(slots, tokens, logprobs, strict=True))):
             row = self.rows[slot]
             row.ids.append(token)
@@ -198,7 +250,12 @@ class Rows:
             generation = self._finished(row)
             if generation is not None and not self._follows(row, generation):
                 finished.append((row.index, generation))
-                self._leave(slot)
+                done.append(slot)
+        if self.prefixes is not None:
+            rows = [(slot, self.rows[slot]) for slot in done]
+            self.prefixes.keep(self.cache, [(slot, row.ids[: row.cached]) for slot, row in rows])
+        for slot in done:
+            self._leave(slot)
         return finished
 
     def _finished(self, row: Row) -> Generation | None:
@@ -225,6 +282,7 @@ class Rows:
         pairs = zip(ids, row.ids, strict=False)
         same = next((i for i, (new, old) in enumerate(pairs) if new != old), min(len(ids), len(row.ids)))
         row.cached = min(row.cached, same, len(ids) - 1)
+        row.started = row.cached > 0
         row.ids, row.request, row.logprobs = ids, request, []
         return True
 
@@ -238,7 +296,3 @@ def _neighbours(slots: Sequence[int], behind: Sequence[int]) -> Iterator[range]:
         if whole or len(group) * max(behind[slot] for slot in group) > PREFILL_TOKENS:
             yield range(slots[start], slots[end - 1] + 1)
             start = end
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -3,7 +3,7 @@
 Each sequence owns one slot. What a layer attends to is a view of its tensors where the rows of a pass lie in
 slots that follow each other, so that no step copies them. (`DynamicCache` copies everything at every token
 and pads all rows to the longest.) Suffixes: R rows, T tokens, H heads, W width of the attended part, D size
-of a head.
+of a head, N parts of slots.
 """
 
 from __future__ import annotations
@@ -21,10 +21,18 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 ROUND = 64  # slots grow, and attention is cut off, at multiples of this many tokens
 ATTENTION = "slots"
 
+Part = tuple[int, int]
+"""A slot, and the number of a part of it where slots are cut into parts of one size."""
+
 
 def rounded(tokens: int) -> int:
     """The next multiple of ROUND."""
     return -(-tokens // ROUND) * ROUND
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether that is what the device or the machine reports."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class _Layer(CacheLayerMixin):
@@ -72,6 +80,18 @@ class _Layer(CacheLayerMixin):
         for states in (self.keys, self.values):
             if states is not None:
                 states[target, :, :length] = states[source, :, :length]
+
+    def copy_parts(self, source: _Layer, size: int, from_N2: Tensor, to_N2: Tensor) -> None:
+        """See `SlotCache.copy_parts`."""
+        if not source.is_initialized:
+            return
+        if not self.is_initialized:
+            self.lazy_initialization(source.keys, source.values)  # type: ignore[arg-type]
+        for old, new in ((source.keys, self.keys), (source.values, self.values)):
+            assert old is not None
+            assert new is not None
+            old_parts, new_parts = old.unflatten(2, (-1, size)), new.unflatten(2, (-1, size))
+            new_parts[to_N2[:, 0], :, to_N2[:, 1]] = old_parts[from_N2[:, 0], :, from_N2[:, 1]]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.cache.where.width, 0
@@ -125,6 +145,18 @@ class SlotCache(Cache):
         """Copy the first tokens of a slot into another one."""
         for layer in self.parts:
             layer.copy(source, target, length)
+
+    def copy_parts(self, source: SlotCache, size: int, pairs: Sequence[tuple[Part, Part]]) -> None:
+        """Copy parts of `size` tokens of another cache's slots, (from, to) of each: one copy per layer.
+
+        Args:
+            size: the capacities of both caches are multiples of it.
+        """
+        device = next((layer.keys.device for layer in source.parts if layer.keys is not None), None)
+        if pairs and device is not None:
+            from_N2, to_N2 = torch.tensor(pairs, device=device).unbind(1)
+            for old, new in zip(source.parts, self.parts, strict=True):
+                new.copy_parts(old, size, from_N2, to_N2)
 
     def mask(self, windows: dict[str, int | None]) -> Tensor | dict[str, Tensor]:
         """Booleans of shape (R, 1, T, W): what each token attends to; by type of layer where there are

@@ -2,7 +2,8 @@
 
 A row takes a slot of the cache as soon as one is free and leaves it when it is done; every step forwards one
 token for each row under way and nothing else. Prompts that are alike are computed once, and so is whatever a
-following request shares with its row. Suffixes: R rows, T tokens, V vocabulary.
+following request shares with its row; with a prefix cache so is what a request shares with any that is
+finished. Suffixes: R rows, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor
 
 from inference.choice import choose
-from inference.engine import Follow, Generation, Request, check_requests
+from inference.engine import Follow, Generation, Request, check_prefix_cache_tokens, check_requests
 from inference.generations import unknown_ids
 from inference.models import load_model, load_tokenizer, own_device
+from inference.prefix_cache import PrefixCache
 from inference.rows import Row, Rows
 from inference.slot_cache import SlotCache, attending, rounded
 from inference.stops import Stops
@@ -37,9 +39,12 @@ class TransformersEngine:
         batch_size: rows under way at once.
         max_kv_tokens: bound of slots times capacity, the tokens whose keys and values are in memory; rows
             that do not fit any more wait and are computed again later. None: no bound but batch_size.
+        prefix_cache_tokens: bound of the tokens whose keys and values are kept, besides those of the rows,
+            when they are finished, for requests that begin alike (in later calls too). 0: none. While some
+            are kept, `forget` whenever the weights change.
     Raises:
-        ValueError: a batch_size below 1, a model without end token, or one whose attention this engine cannot
-            run.
+        ValueError: a batch_size below 1, a negative prefix_cache_tokens, a model without end token, or one
+            whose attention this engine cannot run.
     """
 
     has_logprobs = True
@@ -53,9 +58,11 @@ class TransformersEngine:
         name: str,
         batch_size: int,
         max_kv_tokens: int | None = None,
+        prefix_cache_tokens: int = 0,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: {batch_size} must be at least 1")
+        check_prefix_cache_tokens(prefix_cache_tokens)
         self.name = name
         self.batch_size = batch_size
         self.max_kv_tokens = max_kv_tokens
@@ -73,6 +80,8 @@ class TransformersEngine:
         self.end_ids = end_ids(model, tokenizer)
         self.unknown_ids = sorted(unknown_ids(tokenizer, text.vocab_size))
         self.stops = Stops(tokenizer)
+        kept = PrefixCache(text.num_hidden_layers, prefix_cache_tokens) if prefix_cache_tokens else None
+        self.prefix_cache = kept
         self.forwarded_tokens = 0
         """Tokens that went through the model so far, padding not counted."""
 
@@ -95,12 +104,20 @@ class TransformersEngine:
         """See `Engine.generate`."""
         self.check(requests)
         batch = Rows(self, requests, follow)
-        with attending(self.model):
-            while batch.waiting or batch.rows:
-                with torch.inference_mode():
-                    finished = batch.step()
-                if finished:
-                    yield finished
+        try:
+            with attending(self.model):
+                while batch.waiting or batch.rows:
+                    with torch.inference_mode():
+                        finished = batch.step()
+                    if finished:
+                        yield finished
+        finally:
+            batch.release()
+
+    def forget(self) -> None:
+        """Free what the prefix cache keeps; it holds for the weights that computed it alone."""
+        if self.prefix_cache is not None:
+            self.prefix_cache.forget()
 
     def check(self, requests: Sequence[Request]) -> None:
         """See `Engine.check`: also what `max_kv_tokens` has no room for."""

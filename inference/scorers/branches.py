@@ -5,12 +5,12 @@ Everything here is about ids alone; keys and values are in `inference.scorers.ke
 
 from __future__ import annotations
 
-from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from data.step_formats import StepIds
+from inference.prefixes import nearest, shared_tokens
 
 
 @dataclass(eq=False)
@@ -70,31 +70,6 @@ def branches_of(encoded: Sequence[StepIds]) -> list[Branch]:
         last.ends.update(encoded[i].ends)
         found[i] = last
     return found
-
-
-def shared_tokens(left: Sequence[int], right: Sequence[int]) -> int:
-    """Length of the longest common prefix."""
-    low, high = 0, min(len(left), len(right))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def nearest(slots: Sequence[Slot], ids: list[int]) -> tuple[Slot | None, int]:
-    """The slot that shares the longest prefix with `ids`, and its length.
-
-    Args:
-        slots: sorted by their ids.
-    """
-    place = bisect(slots, ids, key=lambda slot: slot.ids)
-    beside = slots[max(0, place - 1) : place + 1]
-    pairs = [(shared_tokens(slot.ids, ids), slot) for slot in beside]
-    shared, slot = max(pairs, key=lambda pair: pair[0], default=(0, None))
-    return (slot, shared) if shared else (None, 0)
 
 
 def plan(branches: Sequence[Branch], slots: Sequence[Slot]) -> None:

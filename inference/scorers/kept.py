@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from inference.scorers.branches import Branch, Slot, nearest, plan
+from inference.prefixes import nearest
+from inference.scorers.branches import Branch, Slot, plan
 from inference.slot_cache import SlotCache, rounded
 
 
