@@ -105,6 +105,11 @@ STAGES = {
         configs=("evaluation.evaluate_prm:EvaluatePrmConfig",),
         help="reward models: first errors (ProcessBench), calibration, best-of-n against the majority",
     ),
+    "evaluate_search": Stage(
+        module="evaluation.evaluate_search",
+        configs=("evaluation.evaluate_search:EvaluateSearchConfig",),
+        help="search: accuracy for compute, by difficulty, compute-optimal choice and its planner",
+    ),
     "test_time": Stage(
         module="evaluation.test_time",
         configs=("evaluation.test_time:TestTimeConfig",),
