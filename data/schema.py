@@ -209,7 +209,7 @@ def _search_columns() -> dict[str, Any]:
     choices = ("majority", "best_of_n", "weighted_best_of_n")
     costs = ("scorer_tokens", "policy_flops", "scorer_flops", "seconds", "latency_seconds")
     return {
-        **{name: Value("string") for name in ("setting", "strategy")},
+        **{name: Value("string") for name in ("setting", "strategy", "options")},
         **lists,
         "scores": List(Value("float64")),
         "correct": List(Value("bool")),

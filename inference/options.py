@@ -64,6 +64,7 @@ class GenerationOptions(EngineOptions):
     """Every completion's own seed follows from this, its problem and its index."""
 
     def __post_init__(self) -> None:
+        EngineOptions.__post_init__(self)
         thinking_format(self.thinking_format)
         parse_policy(self.policy)
         self._sampling()

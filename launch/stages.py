@@ -60,6 +60,12 @@ STAGES = {
         help="labels for the steps of attempts by rollouts from where each step ends",
         parallel=True,
     ),
+    "search": Stage(
+        module="inference.search.stage",
+        configs=("inference.search.stage:SearchConfig",),
+        help="best-of-n, beam search, DVTS, REBASE, MCTS, revisions against a reward model",
+        parallel=True,
+    ),
     "curate": Stage(
         module="data.curate",
         configs=("data.curate:CurateConfig",),

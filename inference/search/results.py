@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from data.schema import Problem, problem_from_row, problem_row
@@ -54,6 +55,8 @@ class SearchResult:
     chosen: Mapping[str, int]
     """Index of a candidate with the chosen answer for each of CHOICES, -1 where there is none."""
     cost: Cost
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the strategy."""
 
     def right(self, choice: str) -> bool:
         """Whether the answer of a choice is correct; no answer is wrong."""
@@ -66,12 +69,15 @@ def result_row(result: SearchResult) -> dict[str, Any]:
     row = {f.name: getattr(result, f.name) for f in fields(SearchResult)}
     row |= {name: list(row[name]) for name in ("classes", "scores", "correct", "tokens", "nodes")}
     del row["problem"], row["cost"], row["chosen"]
+    row["options"] = json.dumps(dict(result.options), sort_keys=True)
     return {**problem_row(result.problem), **row, **result.chosen, **asdict(result.cost)}
 
 
 def result_from_row(row: Mapping[str, Any]) -> SearchResult:
     """Inverse of `result_row`."""
-    lists: dict[str, Any] = {name: tuple(row[name]) for name in ("classes", "scores", "correct", "tokens", "nodes")}
+    lists: dict[str, Any] = {
+        name: tuple(row[name]) for name in ("classes", "scores", "correct", "tokens", "nodes")
+    }
     plain: dict[str, Any] = {name: row[name] for name in ("setting", "strategy", "n", "width")}
     return SearchResult(
         problem=problem_from_row(row),
@@ -79,4 +85,5 @@ def result_from_row(row: Mapping[str, Any]) -> SearchResult:
         **lists,
         chosen={choice: row[choice] for choice in CHOICES},
         cost=Cost(**{f.name: row[f.name] for f in fields(Cost)}),
+        options=json.loads(row["options"]),
     )

@@ -15,6 +15,7 @@ from typing import Literal
 
 from data.prompts import Prompt
 from data.schema import Problem
+from inference.budget import Tags
 
 End = Literal["", "stop", "length"]
 """How a path ended: it is open, the model ended it, or the limit of its tokens did."""
@@ -39,6 +40,10 @@ class Node:
     """Scores of all steps of the path."""
     score: float = math.nan
     """Of the path, aggregated; nan where there is no scorer."""
+    seed: int = 0
+    """Of its random stream."""
+    claimed: int = 0
+    """Children that were asked for."""
     logprob: float = 0.0
     """Mean log-probability of the generated tokens, where the strategy asked for it."""
     children: list[Node] = field(default_factory=list)
@@ -97,7 +102,12 @@ class Tree:
 
     problem: Problem
     prompt: Prompt
+    tags: Tags
+    """Of the thinking, in tokens of the policy."""
+    max_tokens: int
+    """Of a path."""
     nodes: list[Node] = field(default_factory=list)
+    generated_tokens: int = 0
     dropped: int = 0
     """Nodes that a strategy left out as copies of others."""
 
@@ -115,9 +125,10 @@ class Tree:
         parent.children.append(node)
         return node
 
-    def insert(self, parent: Node, text: str, token_ids: Sequence[int]) -> Node:
+    def insert(self, parent: Node, text: str, token_ids: Sequence[int], seed: int) -> Node:
         """Text that nobody generated, as an open child of a node."""
-        return self.add(parent, text, token_ids, "", forced=True, step_scores=parent.step_scores)
+        more = {"forced": True, "step_scores": parent.step_scores, "seed": seed}
+        return self.add(parent, text, token_ids, "", **more)
 
     def text(self, node: Node) -> str:
         """The completion of a path, with what the prompt begins of it."""
@@ -128,10 +139,6 @@ class Tree:
         """Nodes at the end of a path."""
         return [node for node in self.nodes if node.end]
 
-    @property
-    def generated_tokens(self) -> int:
-        return sum(len(node.token_ids) for node in self.nodes if not node.forced)
-
 
 def finished(nodes: Sequence[Node]) -> list[Node]:
     """Those that the model itself has ended: a completion that was cut off is no answer."""
@@ -141,11 +148,6 @@ def finished(nodes: Sequence[Node]) -> list[Node]:
 def opened(nodes: Sequence[Node]) -> list[Node]:
     """Those that text can follow."""
     return [node for node in nodes if node.is_open]
-
-
-def best(nodes: Sequence[Node], count: int) -> list[Node]:
-    """The `count` with the highest scores, in their order of rank; of equal ones the first."""
-    return sorted(nodes, key=lambda node: -node.score)[:count]
 
 
 def leaves(node: Node) -> Iterator[Node]:

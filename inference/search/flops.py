@@ -1,0 +1,67 @@
+"""Floating-point operations of decoder models: 2 x parameters x tokens, and attention."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flops:
+    """What a token costs in one model (Kaplan et al. 2020, arXiv 2001.08361, section 2.1)."""
+
+    parameters: int
+    """Those that a token is multiplied with: all but the table of input embeddings, which is counted where it
+    is the output's too."""
+    layers: int
+    width: int
+    """Of the attention: heads x size of a head."""
+
+    def __call__(self, tokens: float, start: float) -> float:
+        """Of so many tokens behind `start` others; each attends to all before it (4 x layers x width for
+        each of them: products with keys and with values)."""
+        attended = tokens * start + tokens * (tokens + 1) / 2
+        return 2.0 * self.parameters * tokens + 4.0 * self.layers * self.width * attended
+
+
+def flops_of(model: Any) -> Flops:
+    """Of a transformers model, which may be on the meta device."""
+    text = model.config.get_text_config()
+    heads = text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = output is not None and output.weight is embeddings.weight
+    if not tied:
+        parameters -= embeddings.weight.numel()
+    return Flops(parameters=parameters, layers=text.num_hidden_layers, width=heads * size)
+
+
+def engine_flops(engine: Any) -> Flops | None:
+    """Of an engine's model: the loaded one, or one by the config that a folder or the hub's cache has; None
+    where neither is at hand, as behind a server."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from inference.models import locate
+
+    if (model := getattr(engine, "model", None)) is not None:
+        return flops_of(model)
+    try:
+        config = AutoConfig.from_pretrained(locate(engine.name), local_files_only=True)
+    except (OSError, ValueError):
+        return None
+    with torch.device("meta"):
+        return flops_of(AutoModelForCausalLM.from_config(config))
+
+
+def scorer_flops(scorer: Any) -> Flops | None:
+    """Of a scorer that has a transformers model of its own; None for others."""
+    model = getattr(scorer, "model", None)
+    return None if model is None or not hasattr(model, "get_input_embeddings") else flops_of(model)
+
+
+def total(flops: Flops | None, tokens: float, start: float) -> float:
+    """`Flops` of tokens, nan where the model is not known."""
+    return math.nan if flops is None else flops(tokens, start)

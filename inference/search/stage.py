@@ -1,0 +1,277 @@
+"""Stage `search`: test-time compute spent on every problem, by several strategies in turn."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from data.schema import Attempt, Rejected
+from data.stage import rank, run_stage
+from data.store import (
+    Journal,
+    journal_rows,
+    read_problems,
+    table_path,
+    write_attempts,
+    write_rejected,
+    write_rows,
+)
+from data.thinking import thinking_format
+from inference.engine import Engine, load_engine
+from inference.options import GenerationOptions
+from inference.ranks import wait, world
+from inference.sample import make_prompter, render_prompts
+from inference.scorers.load import ScorerOptions, load_scorer
+from inference.scorers.scorer import Aggregation, Scorer
+from inference.search.driver import SearchBudget, Task, search
+from inference.search.extension import StepLimits
+from inference.search.labels import labelled_rows
+from inference.search.records import Record, make_records, record_from_row, record_row
+from inference.search.results import CHOICES, result_row
+from inference.search.settings import parse_strategies
+from inference.search.strategies.auto import Auto
+from inference.search.strategies.parallel import Majority
+from inference.search.strategies.strategy import SearchStrategy
+
+logger = logging.getLogger(__name__)
+
+JOURNAL = "searches.journal"
+PROBLEMS_PER_LOT = 4
+"""Problems of a lot, over those that are under way at once. An interrupted lot is searched again as a whole,
+since a part of it might be rounded in another way."""
+
+
+@dataclass(kw_only=True)
+class SearchConfig(GenerationOptions, ScorerOptions):
+    """Fields of stage `search`."""
+
+    problems: str
+    """Stage folder (run:01_collect) or parquet file with the problems."""
+    strategies: list[dict] = field(default_factory=list)
+    """What is run, each {strategy: NAME, n: 16, ...} with NAME one of majority, best_of_n, beam, dvts,
+    rebase, mcts, revisions and auto; a list of values makes a setting for each. Their options are in
+    inference/search/strategies/."""
+    scorer_model: str = ""
+    """Folder or hub id of the reward model; empty where no strategy needs one."""
+    aggregation: Aggregation = "last"
+    """How the scores of a path's steps make its own."""
+    step_separator: str = "\n\n"
+    """Where a step ends; a line break where a line is a step."""
+    max_step_tokens: int = 1024
+    """A step without separator is cut there, and counted."""
+    budget_tokens: int | None = None
+    """Most generated tokens for one problem, of all its paths; null: what the strategy asks for."""
+    prefix_cache_tokens: int = 1 << 18
+    """Tokens that problems under way may have at once, if all paths get as long as they may; keys and values
+    of so many stay in memory between steps (engine transformers)."""
+    temperature: float = 0.8
+    """0 is greedy."""
+    limit: int | None = None
+    """Only the first so many problems."""
+
+    def __post_init__(self) -> None:
+        GenerationOptions.__post_init__(self)
+        ScorerOptions.__post_init__(self)
+        if self.budget() is not None or self.resample_longer_than is not None:
+            raise ValueError(
+                "search: leave out max_thinking_tokens, min_thinking_tokens, waits and resample_longer_than; "
+                "strategy revisions does budget forcing"
+            )
+        for strategy in self.settings():
+            if strategy.needs_scorer and not self.scorer_model:
+                raise ValueError(f"scorer_model: strategy {strategy.label} needs one")
+            if self.temperature == 0 and strategy.n > 1:
+                raise ValueError(
+                    f"temperature: with 0 all {strategy.n} completions of {strategy.title} are alike"
+                )
+        if not self.step_separator:
+            raise ValueError('step_separator: is empty; "\\n\\n" makes each paragraph a step')
+        for key in ("max_step_tokens", "budget_tokens", "limit", "prefix_cache_tokens"):
+            if (value := getattr(self, key)) is not None and value < 1:
+                raise ValueError(f"{key}: {value} must be at least 1")
+
+    def settings(self) -> list[SearchStrategy]:
+        return parse_strategies(self.strategies, "strategies")
+
+    def search_budget(self, engine: Engine) -> SearchBudget:
+        return SearchBudget(
+            params=self.sampling(engine.tokenizer),
+            steps=StepLimits(separator=self.step_separator, max_tokens=self.max_step_tokens),
+            total_tokens=self.budget_tokens,
+            live_rows=2 * self.batch_size,
+            live_tokens=self.prefix_cache_tokens,
+            aggregation=self.aggregation,
+            seed=self.seed,
+        )
+
+
+def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
+    """Search; write searches, nodes, attempts and step_labels. Killed and started again, it goes on."""
+    problems = read_problems(config.problems)[: config.limit]
+    if not problems:
+        raise ValueError(f"problems: {config.problems} holds no problem")
+    settings = config.settings()
+    for strategy in settings:
+        if isinstance(strategy, Auto):
+            _ = strategy.plans  # before a model is loaded
+    engine = load_engine(config)
+    scorer = load_scorer(config) if config.scorer_model else None
+    prompter = make_prompter(config, engine)
+    longest = engine.max_model_tokens - config.max_tokens
+    prompts, bad = render_prompts(problems, prompter, longest, config.question_suffix)
+    tasks = [(problem, prompts[problem.id]) for problem in problems if problem.id in prompts]
+    if not tasks:
+        raise ValueError(
+            f"no problem can be put to the model; first reason: {bad[0].rule}: {bad[0].evidence}"
+        )
+    counts: Counter[str] = Counter()
+    done = draw_searches(config, settings, tasks, engine, scorer, folder, counts)
+    if rank():
+        return {}
+    records = [done[strategy.title, problem.id] for strategy in settings for problem, _ in tasks]
+    write_tables(config, records, bad, folder)
+    for path in folder.glob(f"{JOURNAL}*"):
+        path.unlink()
+    return search_metrics(records, bad, counts)
+
+
+def draw_searches(
+    config: SearchConfig,
+    settings: Sequence[SearchStrategy],
+    tasks: Sequence[Task],
+    engine: Engine,
+    scorer: Scorer | None,
+    folder: Path,
+    counts: Counter[str],
+) -> dict[tuple[str, str], Record]:
+    """A record by setting and problem id. Finished ones are kept in a journal in `folder`, from which a
+    killed run goes on; in a launch of several processes each searches a part of the problems, and the first
+    one gets all."""
+    from tqdm import tqdm
+
+    wait()  # for the run folder, which the first process makes
+    done = _finished(folder)
+    wait()  # until all have read
+    if done:
+        logger.info("going on after %d finished searches", len(done))
+    total = -(-len(tasks) // world()) * len(settings)
+    with (
+        Journal(folder / (f"{JOURNAL}.{rank()}" if world() > 1 else JOURNAL)) as journal,
+        tqdm(
+            total=total, initial=len(done) // world(), desc="searches", unit="problem", smoothing=0.05
+        ) as bar,
+    ):
+        for strategy in settings:
+            bar.set_postfix_str(strategy.title)
+            for lot in _lots(config, strategy, tasks, engine):
+                missing = [task for task in lot if (strategy.title, task[0].id) not in done]
+                if missing and engine.repeatable:
+                    missing = lot
+                for records in _search_lot(config, strategy, missing, engine, scorer, counts):
+                    new = [r for r in records if (strategy.title, r.result.problem.id) not in done]
+                    journal.append(record_row(record) for record in new)
+                    done.update({(strategy.title, r.result.problem.id): r for r in new})
+                    bar.update(len(new))
+    wait()
+    return _finished(folder) if world() > 1 and not rank() else done
+
+
+def _finished(folder: Path) -> dict[tuple[str, str], Record]:
+    """What the journals of a folder hold."""
+    rows = (row for path in sorted(folder.glob(f"{JOURNAL}*")) for row in journal_rows(path))
+    records = (record_from_row(row) for row in rows)
+    return {(record.result.setting, record.result.problem.id): record for record in records}
+
+
+def _lots(
+    config: SearchConfig, strategy: SearchStrategy, tasks: Sequence[Task], engine: Engine
+) -> Iterator[Sequence[Task]]:
+    """The problems of this process, longest prompts first, some at a time."""
+    budget = config.search_budget(engine)
+    ordered = sorted(tasks, key=lambda task: -len(task[1].ids))
+    tokens = strategy.rows * (len(ordered[0][1].ids) + config.max_tokens)
+    at_once = max(1, min(budget.live_rows // strategy.rows, budget.live_tokens // tokens))
+    size = min(PROBLEMS_PER_LOT * at_once, -(-len(tasks) // world()))
+    for start in range(rank() * size, len(ordered), world() * size):
+        yield ordered[start : start + size]
+
+
+def _search_lot(
+    config: SearchConfig,
+    strategy: SearchStrategy,
+    tasks: Sequence[Task],
+    engine: Engine,
+    scorer: Scorer | None,
+    counts: Counter[str],
+) -> Iterator[list[Record]]:
+    """Records of problems as their searches end; nothing is kept from what was searched before."""
+    for holder in (engine, scorer):
+        if callable(forget := getattr(holder, "forget", None)):
+            forget()
+    form = thinking_format(config.thinking_format)
+    used = None if strategy.label == Majority.label else scorer
+    for searched in search(tasks, engine, used, strategy, config.search_budget(engine), form, counts):
+        yield make_records(searched, strategy, engine, form, config.policy)
+
+
+def write_tables(
+    config: SearchConfig, records: Sequence[Record], bad: Sequence[Rejected], folder: Path
+) -> None:
+    """searches, nodes, attempts (candidates of all settings, in the order of the problems), step_labels."""
+    write_rows(table_path(folder, "searches"), (result_row(r.result) for r in records), "searches")
+    write_rows(table_path(folder, "nodes"), (row for r in records for row in r.nodes), "nodes")
+    write_attempts(folder, _numbered(records))
+    form = thinking_format(config.thinking_format)
+    labels = (row for r in records for row in labelled_rows(r, form, config.step_separator))
+    write_rows(table_path(folder, "step_labels"), labels, "step_labels")
+    write_rejected(folder, bad)
+
+
+def _numbered(records: Sequence[Record]) -> Iterator[Attempt]:
+    by_problem = defaultdict(list)
+    for record in records:
+        by_problem[record.result.problem.id] += record.attempts
+    for attempts in by_problem.values():
+        for index, attempt in enumerate(attempts):
+            yield replace(attempt, index=index)
+
+
+def search_metrics(
+    records: Sequence[Record], bad: Sequence[Rejected], counts: Counter[str]
+) -> dict[str, Any]:
+    """Accuracy and cost of every setting, and what was counted in this process."""
+    by_setting: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        by_setting[record.result.setting].append(record)
+    table = {}
+    for title, own in by_setting.items():
+        results = [record.result for record in own]
+        choices = [c for c in CHOICES if any(r.chosen[c] >= 0 for r in results)]
+        table[title] = {
+            **{choice: sum(r.right(choice) for r in results) / len(results) for choice in choices},
+            "unanswered": sum(max(r.chosen.values()) < 0 for r in results) / len(results),
+            "generated_tokens": sum(r.cost.generated_tokens for r in results) / len(results),
+            "scorer_tokens": sum(r.cost.scorer_tokens for r in results) / len(results),
+            "flops": sum(r.cost.policy_flops + r.cost.scorer_flops for r in results) / len(results),
+            "seconds": sum(r.cost.seconds for r in results) / len(results),
+        }
+    tokens = sum(r.result.cost.generated_tokens for r in records)
+    flat = {f"{title} {c}": row[c] for title, row in table.items() for c in CHOICES if c in row}
+    return {
+        "problems": len({record.result.problem.id for record in records}),
+        "searches": len(records),
+        "rejected": len(bad),
+        "tokens": tokens,
+        **({} if len(flat) > 6 else {key: value for key, value in flat.items() if not math.isnan(value)}),
+        "settings": table,
+        "counts": dict(counts),
+    }
+
+
+if __name__ == "__main__":
+    run_stage(run_search, SearchConfig)
