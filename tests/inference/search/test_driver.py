@@ -97,7 +97,7 @@ def test_paths_that_cannot_be_scored_have_score_0(tokenizer: Any) -> None:
 
 def test_a_scorer_that_refuses_everything_is_an_error(tokenizer: Any) -> None:
     class Refusing(DigitScorer):
-        def score(self, *_: Any) -> list[list[float]]:
+        def score(self, questions: Sequence[str], solutions: Sequence[Sequence[str]]) -> list[list[float]]:
             raise ValueError("a step contains the separator")
 
     with pytest.raises(ValueError, match=r"worth can score none of 32 paths.*the separator"):

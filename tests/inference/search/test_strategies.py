@@ -261,7 +261,11 @@ def test_budgets_are_never_exceeded(
     tokenizer: Any, entry: dict[str, Any], total: int, max_tokens: int, max_step_tokens: int, live_rows: int
 ) -> None:
     [strategy] = parse_strategies([entry], "strategies")
-    limits: dict[str, Any] = {"max_tokens": max_tokens, "max_step_tokens": max_step_tokens, "live_rows": live_rows}
+    limits: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "max_step_tokens": max_step_tokens,
+        "live_rows": live_rows,
+    }
     found = run(tokenizer, strategy, count=5, total_tokens=total, **limits)
     assert sorted(one.tree.problem.id for one in found) == sorted(p.id for p, _ in tasks(tokenizer, 5))
     for one in found:
