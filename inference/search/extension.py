@@ -125,8 +125,10 @@ class Extender:
         on in its parent's random stream: a path of first children is the completion that sampling gives."""
         if node.parent is None:
             return attempt_seed(self.seed, tree.problem.id, place)
-        goes_on = place == 0 and not node.forced
-        return node.seed if goes_on else attempt_seed(self.seed, f"{tree.problem.id}:{node.seed}", place)
+        if place == 0 and not node.forced:
+            return node.seed
+        # first children have their parents' seed, but not as many tokens
+        return attempt_seed(self.seed, f"{tree.problem.id}:{node.seed}:{node.tokens}", place)
 
     # -------------------------------------------------------------- parts
 

@@ -129,6 +129,28 @@ def test_completions_are_those_of_stage_sample(tokenizer: Any) -> None:
     assert [node.path_text for node in one.candidates] == sampled
 
 
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        Beam(n=16, width=4),
+        DVTS(n=16, width=4),
+        Rebase(n=16),
+        MCTS(n=8, width=4),
+        MCTS(n=8, width=4, value="rollouts"),
+        Revisions(n=8, chains=2),
+    ],
+    ids=lambda s: s.title,
+)
+def test_no_random_number_is_used_twice(tokenizer: Any, strategy: SearchStrategy) -> None:
+    """A random number is that of a seed and a place; the tokens of one problem all have their own."""
+    for one in run(tokenizer, strategy, depth=4, digits=9, max_tokens=200):
+        used: Counter[tuple[int, int]] = Counter()
+        for node in one.tree.nodes[1:]:
+            places = range(node.tokens - len(node.token_ids), node.tokens)
+            used.update((node.seed, place) for place in places if not node.forced)
+        assert max(used.values()) == 1
+
+
 def test_dvts_with_one_subtree_is_greedy_stepwise_best_of_m(tokenizer: Any) -> None:
     worth = lambda question, digits: chance(question, digits)  # noqa: E731
     dvts = run(tokenizer, DVTS(n=4, width=4), count=10, worth=worth, depth=4, digits=9)
