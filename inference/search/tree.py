@@ -34,6 +34,8 @@ class Node:
     end: End = ""
     forced: bool = False
     """Whether the text was put in, not generated."""
+    left_out: bool = False
+    """Whether it is no candidate: greedy text that was only looked at, or a copy of another node."""
     cut: bool = False
     """Whether a step was ended at the limit of its tokens, without a separator."""
     step_scores: tuple[float, ...] = ()
@@ -136,8 +138,8 @@ class Tree:
 
     @property
     def ended(self) -> list[Node]:
-        """Nodes at the end of a path."""
-        return [node for node in self.nodes if node.end]
+        """Nodes at the end of a path, but for those that were left out."""
+        return [node for node in self.nodes if node.end and not node.left_out]
 
 
 def finished(nodes: Sequence[Node]) -> list[Node]:

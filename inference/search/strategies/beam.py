@@ -43,11 +43,7 @@ class Beam(StepSearch):
         return done
 
     def _distinct(self, nodes: list[Node], tree: Tree) -> list[Node]:
-        if not self.filter_duplicates:
-            return nodes
-        distinct = without_copies(nodes)
-        tree.dropped += len(nodes) - len(distinct)
-        return distinct
+        return without_copies(nodes, tree) if self.filter_duplicates else nodes
 
 
 def spread(nodes: Sequence[Node], count: int, whole: bool) -> list[Extend]:

@@ -21,7 +21,9 @@ def looked_ahead(nodes: Sequence[Node], steps: int) -> Generator[Sequence[Extend
     going_on = opened(nodes) if steps else []
     if going_on:
         ahead = yield [Extend(node=node, steps=steps, greedy=True) for node in going_on]
-        ranks.update({node: seen.score for node, seen in zip(going_on, ahead, strict=True)})
+        for node, seen in zip(going_on, ahead, strict=True):
+            ranks[node] = seen.score
+            seen.left_out = True
     return ranks
 
 

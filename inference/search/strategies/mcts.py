@@ -97,9 +97,7 @@ class MCTS(StepSearch):
         """The next steps of a node, equal ones once."""
         whole = len(leaf.path) + 1 >= self.max_steps
         ask = Extend(node=leaf, count=self.width, whole=whole, logprobs=self.rule == "puct")
-        drawn = yield [ask]
-        children = without_copies(drawn)
-        tree.dropped += len(drawn) - len(children)
+        children = without_copies((yield [ask]), tree)
         for child, prior in zip(children, priors(children), strict=True):
             visits.of[child] = Visits(prior=prior, closed=not child.is_open)
         close_upwards(leaf, visits)

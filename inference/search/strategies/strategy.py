@@ -89,6 +89,11 @@ class StepSearch(SearchStrategy):
         return self.width
 
 
-def without_copies(nodes: Sequence[Node]) -> list[Node]:
-    """The nodes with different texts of their paths, each for the first time."""
-    return list({(node.parent, node.text): node for node in reversed(nodes)}.values())[::-1]
+def without_copies(nodes: Sequence[Node], tree: Tree) -> list[Node]:
+    """The nodes with different texts of their paths, each for the first time; the others are left out and
+    counted."""
+    distinct = list({(node.parent, node.text): node for node in reversed(nodes)}.values())[::-1]
+    for copy in set(nodes).difference(distinct):
+        copy.left_out = True
+        tree.dropped += 1
+    return distinct

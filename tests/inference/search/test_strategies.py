@@ -206,6 +206,25 @@ def test_beam_filters_copies(tokenizer: Any) -> None:
         assert len({node.text for node in first}) == len(first) == 2  # there are two digits
 
 
+def test_mcts_has_no_copies_among_its_candidates(tokenizer: Any) -> None:
+    counts: Counter[str] = Counter()
+    for one in run(tokenizer, MCTS(n=8, width=4), depth=2, counts=counts):
+        texts = [node.path_text for node in one.candidates]
+        assert len(texts) == len(set(texts)) <= 4  # there are four leaves
+    assert counts["dropped"] > 0
+
+
+def test_what_was_only_looked_at_is_no_candidate(tokenizer: Any) -> None:
+    """Where the budget ends a search, what has ended by then are its candidates."""
+    strategy = Beam(n=8, width=4, lookahead=2)
+    sizes = []
+    for total in range(40, 400, 12):
+        [one] = run(tokenizer, strategy, count=1, total_tokens=total)
+        assert len(one.candidates) <= strategy.n
+        sizes.append(len(one.candidates))
+    assert set(sizes) == {0, 8}
+
+
 def test_lookahead_is_scored(tokenizer: Any) -> None:
     """A scorer that sees nothing before the last digit misleads beam search unless it looks ahead."""
     best = oracle(2, 2)
