@@ -7,6 +7,7 @@ section 3.2). P problems, O options.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from evaluation.metrics import summarise
 from evaluation.search_curves import Option
 from evaluation.search_difficulty import Measured, bin_edges, rank_bins
 
+MARGIN = 1.05
+"""Of default budgets over the mean cost of a setting."""
 Assign = Callable[[np.ndarray], np.ndarray]
 """From the mask [P] of the problems that bins may be made of to the number [P] of every problem's bin."""
 
@@ -264,5 +267,10 @@ def _gain(outcome: Outcome, fixed: Outcome, seed: int) -> Difference:
 
 
 def default_budgets(grid: Grid) -> list[float]:
-    """The mean costs of the options, ascending."""
-    return sorted(set(grid.cost.mean(axis=0).tolist()))
+    """The mean costs of the options, ascending, of nearly equal ones the highest; each with a margin, since
+    the halves of the problems cost a little more or less."""
+    costs = sorted(set(grid.cost.mean(axis=0).tolist()))
+    following = [*costs[1:], math.inf]
+    return [
+        MARGIN * cost for cost, next_one in zip(costs, following, strict=True) if next_one > MARGIN * cost
+    ]

@@ -163,8 +163,13 @@ def _dashes() -> list[str]:
 
 
 def _log_scale(axes: Any, points: Sequence[Mapping[str, Any]]) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
     if points and all(point["cost"] > 0 for point in points):
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _save(figure: Any, first: Any, path: Path, data: Mapping[str, Any], others: Sequence[Any] = ()) -> None:

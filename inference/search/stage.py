@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from data.schema import Attempt, Rejected
 from data.stage import rank, run_stage
-from data.store import (
-    Journal,
-    journal_rows,
-    read_problems,
-    table_path,
-    write_attempts,
-    write_rejected,
-    write_rows,
-)
+from data.store import read_problems, table_path, write_attempts, write_rejected, write_rows
 from data.thinking import thinking_format
 from inference.engine import Engine, load_engine
 from inference.options import GenerationOptions
@@ -30,9 +21,10 @@ from inference.scorers.load import ScorerOptions, load_scorer
 from inference.scorers.scorer import Aggregation, Scorer
 from inference.search.driver import SearchBudget, Task, search
 from inference.search.extension import StepLimits
+from inference.search.journals import all_records, finished_records, journal_of, remove_journals
 from inference.search.labels import labelled_rows
-from inference.search.records import Record, make_records, record_from_row, record_row
-from inference.search.results import CHOICES, result_row
+from inference.search.records import Record, make_records, record_row
+from inference.search.results import CHOICES, SearchResult, result_row
 from inference.search.settings import parse_strategies
 from inference.search.strategies.auto import Auto
 from inference.search.strategies.parallel import Majority
@@ -40,7 +32,6 @@ from inference.search.strategies.strategy import SearchStrategy
 
 logger = logging.getLogger(__name__)
 
-JOURNAL = "searches.journal"
 PROBLEMS_PER_LOT = 4
 """Problems of a lot, over those that are under way at once. An interrupted lot is searched again as a whole,
 since a part of it might be rounded in another way."""
@@ -130,14 +121,18 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
             f"no problem can be put to the model; first reason: {bad[0].rule}: {bad[0].evidence}"
         )
     counts: Counter[str] = Counter()
-    done = draw_searches(config, settings, tasks, engine, scorer, folder, counts)
+    draw_searches(config, settings, tasks, engine, scorer, folder, counts)
     if rank():
         return {}
-    records = [done[strategy.title, problem.id] for strategy in settings for problem, _ in tasks]
+    ids = [problem.id for problem, _ in tasks]
+
+    def records() -> Iterator[Record]:
+        return all_records(folder, len(settings), ids)
+
     write_tables(config, records, bad, folder)
-    for path in folder.glob(f"{JOURNAL}*"):
-        path.unlink()
-    return search_metrics(records, bad, counts)
+    metrics = search_metrics([record.result for record in records()], bad, counts)
+    remove_journals(folder)
+    return metrics
 
 
 def draw_searches(
@@ -148,44 +143,31 @@ def draw_searches(
     scorer: Scorer | None,
     folder: Path,
     counts: Counter[str],
-) -> dict[tuple[str, str], Record]:
-    """A record by setting and problem id. Finished ones are kept in a journal in `folder`, from which a
-    killed run goes on; in a launch of several processes each searches a part of the problems, and the first
-    one gets all."""
+) -> None:
+    """Search every problem in every setting. Finished ones go to journals in `folder`, from which a killed
+    run goes on; in a launch of several processes each searches a part of the problems."""
     from tqdm import tqdm
 
     wait()  # for the run folder, which the first process makes
-    done = _finished(folder)
-    wait()  # until all have read
-    if done:
-        logger.info("going on after %d finished searches", len(done))
     total = -(-len(tasks) // world()) * len(settings)
-    with (
-        Journal(folder / (f"{JOURNAL}.{rank()}" if world() > 1 else JOURNAL)) as journal,
-        tqdm(
-            total=total, initial=len(done) // world(), desc="searches", unit="problem", smoothing=0.05
-        ) as bar,
-    ):
-        for strategy in settings:
+    with tqdm(total=total, desc="searches", unit="problem", smoothing=0.05) as bar:
+        for number, strategy in enumerate(settings):
             bar.set_postfix_str(strategy.title)
-            for lot in _lots(config, strategy, tasks, engine):
-                missing = [task for task in lot if (strategy.title, task[0].id) not in done]
-                if missing and engine.repeatable:
-                    missing = lot
-                for records in _search_lot(config, strategy, missing, engine, scorer, counts):
-                    new = [r for r in records if (strategy.title, r.result.problem.id) not in done]
-                    journal.append(record_row(record) for record in new)
-                    done.update({(strategy.title, r.result.problem.id): r for r in new})
-                    bar.update(len(new))
+            done = set(finished_records(folder, number))
+            bar.update(len(done) // world())
+            if done:
+                logger.info("%s: going on after %d finished searches", strategy.title, len(done))
+            with journal_of(folder, number, rank()) as journal:
+                for lot in _lots(config, strategy, tasks, engine):
+                    missing = [task for task in lot if task[0].id not in done]
+                    if missing and engine.repeatable:
+                        missing = lot
+                    for records in _search_lot(config, strategy, missing, engine, scorer, counts):
+                        new = [record for record in records if record.result.problem.id not in done]
+                        journal.append(record_row(record) for record in new)
+                        done.update(record.result.problem.id for record in new)
+                        bar.update(len(new))
     wait()
-    return _finished(folder) if world() > 1 and not rank() else done
-
-
-def _finished(folder: Path) -> dict[tuple[str, str], Record]:
-    """What the journals of a folder hold."""
-    rows = (row for path in sorted(folder.glob(f"{JOURNAL}*")) for row in journal_rows(path))
-    records = (record_from_row(row) for row in rows)
-    return {(record.result.setting, record.result.problem.id): record for record in records}
 
 
 def _lots(
@@ -220,56 +202,59 @@ def _search_lot(
 
 
 def write_tables(
-    config: SearchConfig, records: Sequence[Record], bad: Sequence[Rejected], folder: Path
+    config: SearchConfig, records: Callable[[], Iterator[Record]], bad: Sequence[Rejected], folder: Path
 ) -> None:
-    """searches, nodes, attempts (candidates of all settings, in the order of the problems), step_labels."""
-    write_rows(table_path(folder, "searches"), (result_row(r.result) for r in records), "searches")
-    write_rows(table_path(folder, "nodes"), (row for r in records for row in r.nodes), "nodes")
-    write_attempts(folder, _numbered(records))
+    """searches, nodes, attempts (the candidates of all settings) and step_labels."""
     form = thinking_format(config.thinking_format)
-    labels = (row for r in records for row in labelled_rows(r, form, config.step_separator))
+    labels = (row for r in records() for row in labelled_rows(r, form, config.step_separator))
+    write_rows(table_path(folder, "searches"), (result_row(r.result) for r in records()), "searches")
+    write_rows(table_path(folder, "nodes"), (row for r in records() for row in r.nodes), "nodes")
+    write_attempts(folder, _numbered(records()))
     write_rows(table_path(folder, "step_labels"), labels, "step_labels")
     write_rejected(folder, bad)
 
 
-def _numbered(records: Sequence[Record]) -> Iterator[Attempt]:
-    by_problem = defaultdict(list)
+def _numbered(records: Iterator[Record]) -> Iterator[Attempt]:
+    """The candidates, with an index that is a problem's own over all settings."""
+    indices: Counter[str] = Counter()
     for record in records:
-        by_problem[record.result.problem.id] += record.attempts
-    for attempts in by_problem.values():
-        for index, attempt in enumerate(attempts):
-            yield replace(attempt, index=index)
+        for attempt in record.attempts:
+            yield replace(attempt, index=indices[attempt.problem.id])
+            indices[attempt.problem.id] += 1
 
 
 def search_metrics(
-    records: Sequence[Record], bad: Sequence[Rejected], counts: Counter[str]
+    results: Sequence[SearchResult], bad: Sequence[Rejected], counts: Counter[str]
 ) -> dict[str, Any]:
     """Accuracy and cost of every setting, and what was counted in this process."""
-    by_setting: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        by_setting[record.result.setting].append(record)
-    table = {}
-    for title, own in by_setting.items():
-        results = [record.result for record in own]
-        choices = [c for c in CHOICES if any(r.chosen[c] >= 0 for r in results)]
-        table[title] = {
-            **{choice: sum(r.right(choice) for r in results) / len(results) for choice in choices},
-            "unanswered": sum(max(r.chosen.values()) < 0 for r in results) / len(results),
-            "generated_tokens": sum(r.cost.generated_tokens for r in results) / len(results),
-            "scorer_tokens": sum(r.cost.scorer_tokens for r in results) / len(results),
-            "flops": sum(r.cost.policy_flops + r.cost.scorer_flops for r in results) / len(results),
-            "seconds": sum(r.cost.seconds for r in results) / len(results),
-        }
-    tokens = sum(r.result.cost.generated_tokens for r in records)
+    by_setting: dict[str, list[SearchResult]] = defaultdict(list)
+    for result in results:
+        by_setting[result.setting].append(result)
+    table = {title: _setting_metrics(own) for title, own in by_setting.items()}
     flat = {f"{title} {c}": row[c] for title, row in table.items() for c in CHOICES if c in row}
     return {
-        "problems": len({record.result.problem.id for record in records}),
-        "searches": len(records),
+        "problems": len({result.problem.id for result in results}),
+        "searches": len(results),
         "rejected": len(bad),
-        "tokens": tokens,
-        **({} if len(flat) > 6 else {key: value for key, value in flat.items() if not math.isnan(value)}),
+        "tokens": sum(result.cost.generated_tokens for result in results),
+        **(flat if len(flat) <= 6 else {}),
         "settings": table,
         "counts": dict(counts),
+    }
+
+
+def _setting_metrics(results: Sequence[SearchResult]) -> dict[str, float]:
+    def mean(values: Iterator[float]) -> float:
+        return sum(values) / len(results)
+
+    choices = [c for c in CHOICES if any(r.chosen[c] >= 0 for r in results)]
+    return {
+        **{choice: mean(r.right(choice) for r in results) for choice in choices},
+        "unanswered": mean(max(r.chosen.values()) < 0 for r in results),
+        "generated_tokens": mean(r.cost.generated_tokens for r in results),
+        "scorer_tokens": mean(r.cost.scorer_tokens for r in results),
+        "flops": mean(r.cost.policy_flops + r.cost.scorer_flops for r in results),
+        "seconds": mean(r.cost.seconds for r in results),
     }
 
 

@@ -66,7 +66,9 @@ def test_within_a_smaller_budget_there_is_no_beam() -> None:
     assert row["oracle_bins"]["mean"] == row["fixed"]["mean"] == row["bound"]["mean"] == 0.5
     assert row["oracle_bins"]["gain"] == {"mean": 0, "low": 0, "high": 0}
     assert at_budget(SAMPLING_AND_BEAM, [oracle()], HALF, 9) is None
-    assert default_budgets(SAMPLING_AND_BEAM) == [10, 20]
+    assert default_budgets(SAMPLING_AND_BEAM) == [10.5, 21]
+    near = grid([HALF, HALF, HALF, HALF], [10, 10.2, 10.4, 11])
+    assert default_budgets(near) == pytest.approx([10.92, 11.55])
 
 
 def test_luck_on_one_half_is_measured_on_the_other() -> None:
@@ -137,7 +139,7 @@ def test_budgets_hold_on_the_half_that_is_fitted_and_nothing_exceeds_the_bound()
             cost_P = cost_P + (extra_PO[rows, chosen.option[rows]] if chosen.probed else 0)
             assert cost_P.mean() <= budget * (1 + 1e-9)
         way = Binning(name="bins", assign=lambda _, numbers=bins_P: numbers, extra=extra_PO)
-        row = at_budget(made, [way], HALF, default_budgets(made)[3])
+        row = at_budget(made, [way], HALF, default_budgets(made)[-1])
         assert row is not None
         values = [row["fixed"]["mean"], row["bins"]["mean"], row["bins"]["hindsight"]]
         assert row["bound"]["mean"] >= max(values) - 1e-12
