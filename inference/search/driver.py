@@ -221,12 +221,13 @@ class Driver:
         tree = run.tree
         flops = total(self.policy_flops, len(tree.prompt.ids), 0)
         for node in tree.nodes[1:]:
-            flops += total(self.policy_flops, len(node.token_ids), self._start(tree, node))
+            new, copied = len(node.token_ids) - node.copied_tokens, node.copied_tokens
+            flops += total(self.policy_flops, new, self._start(tree, node) + copied)
         self.counts["dropped"] += tree.dropped
         cost = Cost(
             prompt_tokens=len(tree.prompt.ids),
             generated_tokens=tree.generated_tokens,
-            forced_tokens=sum(len(node.token_ids) for node in tree.nodes if node.forced),
+            forced_tokens=sum(len(node.token_ids) - node.copied_tokens for node in tree.nodes if node.forced),
             scorer_tokens=run.scorer_tokens,
             policy_flops=flops,
             scorer_flops=run.scorer_flops if self.scorer is not None else 0.0,

@@ -20,6 +20,7 @@ class Cost:
     prompt_tokens: int
     generated_tokens: int
     forced_tokens: int
+    """Put in, such as the "Wait" of revisions."""
     scorer_tokens: float
     """Tokens that the scorer forwarded, of calls for several problems in proportion to their new text."""
     policy_flops: float

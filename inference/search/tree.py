@@ -34,6 +34,8 @@ class Node:
     end: End = ""
     forced: bool = False
     """Whether the text was put in, not generated."""
+    copied_tokens: int = 0
+    """Of a text that was put in: its first tokens that another path has, which are computed already."""
     left_out: bool = False
     """Whether it is no candidate: greedy text that was only looked at, or a copy of another node."""
     cut: bool = False
@@ -127,9 +129,9 @@ class Tree:
         parent.children.append(node)
         return node
 
-    def insert(self, parent: Node, text: str, token_ids: Sequence[int], seed: int) -> Node:
-        """Text that nobody generated, as an open child of a node."""
-        more = {"forced": True, "step_scores": parent.step_scores, "seed": seed}
+    def insert(self, parent: Node, text: str, token_ids: Sequence[int], seed: int, copied: int = 0) -> Node:
+        """Text that is put in as an open child of a node; `copied` of its first tokens are another path's."""
+        more = {"forced": True, "copied_tokens": copied, "step_scores": parent.step_scores, "seed": seed}
         return self.add(parent, text, token_ids, "", **more)
 
     def text(self, node: Node) -> str:

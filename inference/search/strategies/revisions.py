@@ -64,4 +64,5 @@ def reopen(tree: Tree, head: Node, wait_text: str) -> Node | None:
     wait = tree.tags.wait(text, wait_text)
     if kept + len(wait) >= tree.max_tokens:
         return None
-    return tree.insert(tree.root, text + tree.tags.decoded(wait), [*ids[:kept], *wait], head.seed)
+    text += tree.tags.decoded(wait)
+    return tree.insert(tree.root, text, [*ids[:kept], *wait], head.seed, copied=kept)

@@ -19,6 +19,7 @@ from inference.search.strategies.beam import Beam
 from inference.search.strategies.dvts import DVTS
 from inference.search.strategies.mcts import MCTS
 from inference.search.strategies.parallel import BestOfN, Majority
+from inference.search.strategies.revisions import Revisions
 from inference.search.strategies.strategy import SearchStrategy
 from inference.transformers_engine import TransformersEngine
 from tests.inference.search.digits import FORM, DigitPolicy, DigitScorer, oracle, search_budget, tasks
@@ -206,6 +207,18 @@ def test_flops(tiny_model: Path, tokenizer: Any) -> None:
     expected = flops(prompt, 0) + sum(flops(len(node.token_ids), prompt) for node in one.candidates)
     assert one.cost.policy_flops == pytest.approx(expected)
     assert one.cost.scorer_flops == 0
+
+
+def test_what_is_thought_over_again_is_computed_once(tokenizer: Any) -> None:
+    driver = Driver(
+        DigitPolicy(tokenizer), None, Revisions(n=4), search_budget(max_tokens=200), FORM, Counter()
+    )
+    driver.policy_flops = Flops(parameters=1, layers=0, width=1)
+    [one] = flat(driver.run(tasks(tokenizer, 1)))
+    assert len(one.candidates) == 4
+    cost = one.cost
+    assert cost.forced_tokens == 3 * len(tokenizer("\nWait")["input_ids"])
+    assert cost.policy_flops == 2 * (cost.prompt_tokens + cost.generated_tokens + cost.forced_tokens)
 
 
 def test_flops_of_an_unknown_model_are_nan(tokenizer: Any) -> None:

@@ -252,7 +252,8 @@ def test_revisions_think_again(tokenizer: Any) -> None:
         forced = [node for node in one.tree.nodes if node.forced]
         assert len(forced) == 4
         assert all(node.text.endswith("Wait") for node in forced)
-        assert one.cost.forced_tokens == sum(len(node.token_ids) for node in forced)
+        wait = len(tokenizer("\nWait")["input_ids"])
+        assert one.cost.forced_tokens == 4 * wait  # what is thought over again was generated before
         assert one.cost.generated_tokens == sum(
             len(node.token_ids) for node in one.tree.nodes if not node.forced
         )
