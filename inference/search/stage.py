@@ -18,6 +18,7 @@ from inference.options import GenerationOptions
 from inference.ranks import wait, world
 from inference.sample import make_prompter, render_prompts
 from inference.scorers.load import ScorerOptions, load_scorer
+from inference.scorers.reward_model import saved_options
 from inference.scorers.scorer import Aggregation, Scorer
 from inference.search.driver import SearchBudget, Task, search
 from inference.search.extension import StepLimits
@@ -51,8 +52,8 @@ class SearchConfig(GenerationOptions, ScorerOptions):
     """Folder or hub id of the reward model; empty where no strategy needs one."""
     aggregation: Aggregation = "last"
     """How the scores of a path's steps make its own."""
-    step_separator: str = "\n\n"
-    """Where a step ends; a line break where a line is a step."""
+    step_separator: str = ""
+    """Where a step ends; without it what a reward model of stage prm was trained with, or a blank line."""
     max_step_tokens: int = 1024
     """A step without separator is cut there, and counted."""
     budget_tokens: int | None = None
@@ -80,8 +81,6 @@ class SearchConfig(GenerationOptions, ScorerOptions):
                 raise ValueError(
                     f"temperature: with 0 all {strategy.n} completions of {strategy.title} are alike"
                 )
-        if not self.step_separator:
-            raise ValueError('step_separator: is empty; "\\n\\n" makes each paragraph a step')
         for key in ("max_step_tokens", "budget_tokens", "limit", "prefix_cache_tokens"):
             if (value := getattr(self, key)) is not None and value < 1:
                 raise ValueError(f"{key}: {value} must be at least 1")
@@ -106,6 +105,7 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     problems = read_problems(config.problems)[: config.limit]
     if not problems:
         raise ValueError(f"problems: {config.problems} holds no problem")
+    config = replace(config, step_separator=separator_of(config))
     settings = config.settings()
     for strategy in settings:
         if isinstance(strategy, Auto):
@@ -133,6 +133,21 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     metrics = search_metrics([record.result for record in records()], bad, counts)
     remove_journals(folder)
     return metrics
+
+
+def separator_of(config: SearchConfig) -> str:
+    """Where steps end.
+
+    Raises:
+        ValueError: the recipe says something else than what the reward model was trained with.
+    """
+    trained = saved_options(config.scorer_model).get("step_separator") if config.scorer_model else None
+    if trained and config.step_separator not in ("", trained):
+        raise ValueError(
+            f"step_separator: {config.step_separator!r} is not {trained!r}, with which {config.scorer_model} was "
+            "trained; leave it out"
+        )
+    return config.step_separator or trained or "\n\n"
 
 
 def draw_searches(

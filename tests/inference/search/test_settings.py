@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data.step_formats import StepFormatOptions
+from inference.scorers.reward_model import save_options
 from inference.search.settings import parse_strategies
-from inference.search.stage import SearchConfig
+from inference.search.stage import SearchConfig, separator_of
 
 
 def test_lists_make_settings() -> None:
@@ -65,7 +68,6 @@ def test_mistakes_in_an_entry(entry: dict[str, Any], message: str) -> None:
         ({"strategies": [{"strategy": "majority", "n": [4, 4]}]}, "2 settings are called 'majority n=4'"),
         ({"strategies": [{"strategy": "beam", "n": 4}]}, "scorer_model: strategy beam needs one"),
         ({"temperature": 0.0}, "temperature: with 0 all 4 completions of majority n=4 are alike"),
-        ({"step_separator": ""}, "step_separator: is empty"),
         ({"max_step_tokens": 0}, "max_step_tokens: 0 must be at least 1"),
         ({"budget_tokens": 0}, "budget_tokens: 0 must be at least 1"),
         ({"waits": 1}, "strategy revisions does budget forcing"),
@@ -76,3 +78,13 @@ def test_mistakes_in_a_config(changes: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {"strategies": [{"strategy": "majority", "n": 4}], **changes}
     with pytest.raises(ValueError, match=message):
         SearchConfig(problems="p", model_name_or_path="m", **given)
+
+
+def test_the_separator_is_that_of_the_reward_model(tmp_path: Path) -> None:
+    save_options(tmp_path, StepFormatOptions(step_separator="\n"), of=StepFormatOptions)
+    given: dict[str, Any] = {"problems": "p", "model_name_or_path": "m", "scorer_model": str(tmp_path)}
+    entry = {"strategies": [{"strategy": "beam", "n": 4}]}
+    assert separator_of(SearchConfig(**given, **entry)) == "\n"
+    assert separator_of(SearchConfig(**{**given, "scorer_model": "other"}, **entry)) == "\n\n"
+    with pytest.raises(ValueError, match=r"step_separator: '\\n\\n' is not '\\n', with which"):
+        separator_of(SearchConfig(**given, **entry, step_separator="\n\n"))
