@@ -83,8 +83,8 @@ def test_mistakes_in_a_config(changes: dict[str, Any], message: str) -> None:
 def test_the_separator_is_that_of_the_reward_model(tmp_path: Path) -> None:
     save_options(tmp_path, StepFormatOptions(step_separator="\n"), of=StepFormatOptions)
     given: dict[str, Any] = {"problems": "p", "model_name_or_path": "m", "scorer_model": str(tmp_path)}
-    entry = {"strategies": [{"strategy": "beam", "n": 4}]}
-    assert separator_of(SearchConfig(**given, **entry)) == "\n"
-    assert separator_of(SearchConfig(**{**given, "scorer_model": "other"}, **entry)) == "\n\n"
+    given["strategies"] = [{"strategy": "beam", "n": 4}]
+    assert separator_of(SearchConfig(**given)) == "\n"
+    assert separator_of(SearchConfig(**{**given, "scorer_model": "other"})) == "\n\n"
     with pytest.raises(ValueError, match=r"step_separator: '\\n\\n' is not '\\n', with which"):
-        separator_of(SearchConfig(**given, **entry, step_separator="\n\n"))
+        separator_of(SearchConfig(**given, step_separator="\n\n"))
