@@ -111,11 +111,13 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
         if isinstance(strategy, Auto):
             _ = strategy.plans  # before a model is loaded
     engine = load_engine(config)
+    check_logprobs(settings, engine)
     scorer = load_scorer(config) if config.scorer_model else None
     prompter = make_prompter(config, engine)
     longest = engine.max_model_tokens - config.max_tokens
     prompts, bad = render_prompts(problems, prompter, longest, config.question_suffix)
-    tasks = [(problem, prompts[problem.id]) for problem in problems if problem.id in prompts]
+    once = {problem.id: problem for problem in problems}  # a table may hold a problem twice
+    tasks = [(problem, prompts[id]) for id, problem in once.items() if id in prompts]
     if not tasks:
         raise ValueError(
             f"no problem can be put to the model; first reason: {bad[0].rule}: {bad[0].evidence}"
@@ -144,10 +146,24 @@ def separator_of(config: SearchConfig) -> str:
     trained = saved_options(config.scorer_model).get("step_separator") if config.scorer_model else None
     if trained and config.step_separator not in ("", trained):
         raise ValueError(
-            f"step_separator: {config.step_separator!r} is not {trained!r}, with which {config.scorer_model} was "
-            "trained; leave it out"
+            f"step_separator: {config.step_separator!r} is not {trained!r}, with which {config.scorer_model} "
+            "was trained; leave it out"
         )
     return config.step_separator or trained or "\n\n"
+
+
+def check_logprobs(settings: Sequence[SearchStrategy], engine: Engine) -> None:
+    """Refuse, before anything is searched, a setting whose log-probabilities the engine does not give.
+
+    Raises:
+        ValueError: there is one; names it.
+    """
+    for strategy in settings:
+        if strategy.needs_logprobs and not engine.has_logprobs:
+            raise ValueError(
+                f"strategies: {strategy.title} needs log-probabilities (rule: puct), and {engine.name} gives "
+                "none through this engine; take rule: uct"
+            )
 
 
 def draw_searches(
@@ -213,7 +229,9 @@ def _search_lot(
     form = thinking_format(config.thinking_format)
     used = None if strategy.label == Majority.label else scorer
     for searched in search(tasks, engine, used, strategy, config.search_budget(engine), form, counts):
-        yield make_records(searched, strategy, engine, form, config.policy)
+        records = make_records(searched, strategy, engine, form, config.policy)
+        counts["unverifiable"] += sum(a.verdict == "unverifiable" for r in records for a in r.attempts)
+        yield records
 
 
 def write_tables(

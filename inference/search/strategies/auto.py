@@ -64,8 +64,16 @@ class Auto(SearchStrategy):
 
     @property
     def rows(self) -> int:
-        every = [plan for plans in (*self.plans.bins, self.plans.overall) for plan in plans]
-        return max(strategy_of(plan).rows for plan in every)
+        return max(strategy.rows for strategy in self._planned)
+
+    @property
+    def needs_logprobs(self) -> bool:
+        return any(strategy.needs_logprobs for strategy in self._planned)
+
+    @cached_property
+    def _planned(self) -> list[SearchStrategy]:
+        """All strategies that it may take."""
+        return [strategy_of(plan) for plans in (*self.plans.bins, self.plans.overall) for plan in plans]
 
     def run(self, tree: Tree) -> Strategy:
         if not self.plans.worth_probing(self.budget, self.cost):

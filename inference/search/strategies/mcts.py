@@ -64,6 +64,10 @@ class MCTS(StepSearch):
     def rows(self) -> int:
         return self.width
 
+    @property
+    def needs_logprobs(self) -> bool:
+        return self.rule == "puct"
+
     def run(self, tree: Tree) -> Strategy:
         visits = Statistics({tree.root: Visits()})
         for _ in range(self.n):
@@ -96,7 +100,7 @@ class MCTS(StepSearch):
     ) -> Generator[Sequence[Extend], list[Node], list[Node]]:
         """The next steps of a node, equal ones once."""
         whole = len(leaf.path) + 1 >= self.max_steps
-        ask = Extend(node=leaf, count=self.width, whole=whole, logprobs=self.rule == "puct")
+        ask = Extend(node=leaf, count=self.width, whole=whole, logprobs=self.needs_logprobs)
         children = without_copies((yield [ask]), tree)
         for child, prior in zip(children, priors(children), strict=True):
             visits.of[child] = Visits(prior=prior, closed=not child.is_open)

@@ -50,6 +50,11 @@ class SearchStrategy:
         return self.n
 
     @property
+    def needs_logprobs(self) -> bool:
+        """Whether the engine must give log-probabilities."""
+        return False
+
+    @property
     def children(self) -> int:
         """Most children of a node; 1 where it has no such number."""
         return 1

@@ -14,11 +14,12 @@ import yaml
 
 from data.schema import Problem, problem_id
 from data.step_sources import load_steps, parse_step_sources
-from data.store import iterate_rows, journal_rows, read_attempts, table_path, write_problems
+from data.store import iterate_rows, journal_rows, read_attempts, read_problems, table_path, write_problems
 from inference.search.journals import JOURNAL
 from inference.search.results import SearchResult, result_from_row
-from inference.search.stage import SearchConfig, run_search
-from tests.inference.search.digits import chance
+from inference.search.settings import parse_strategies
+from inference.search.stage import SearchConfig, check_logprobs, run_search
+from tests.inference.search.digits import DigitPolicy, chance
 
 ROOT = Path(__file__).resolve().parents[3]
 STRATEGIES = [
@@ -140,6 +141,22 @@ def test_a_dead_scorer_loses_nothing(tiny_model: Path, tmp_path: Path) -> None:
         break
     assert calls > 8
     assert stable(broken) == stable(whole)
+
+
+def test_a_problem_that_is_there_twice_is_searched_once(tiny_model: Path, tmp_path: Path) -> None:
+    config = SearchConfig(**fields(tmp_path, tiny_model, strategies=STRATEGIES[:1]))
+    once = read_problems(tmp_path / "p")[:2]
+    write_problems(tmp_path / "p", [*once, once[0]])
+    assert run_search(config, tmp_path)["searches"] == 2
+    assert [r.problem.id for r in results(tmp_path)] == [problem.id for problem in once]
+
+
+def test_puct_needs_an_engine_with_logprobs(tokenizer: Any) -> None:
+    settings = parse_strategies([{"strategy": "mcts", "n": 4}], "strategies")
+    check_logprobs(settings, DigitPolicy(tokenizer))
+    settings += parse_strategies([{"strategy": "mcts", "n": 4, "rule": "puct"}], "strategies")
+    with pytest.raises(ValueError, match=r"mcts n=4 width=4 rule=puct needs log-probabilities.*digits gives"):
+        check_logprobs(settings, DigitPolicy(tokenizer))
 
 
 def test_labels_of_trees_can_be_trained_on(tiny_model: Path, tmp_path: Path) -> None:
