@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from data.steps import steps_of
 from data.thinking import ThinkingFormat
 from inference.engine import Engine, Generation, Request, SamplingParams
 from inference.sample import attempt_seed
-from inference.search.tree import End, Extend, Node, Tree
-
-CONTEXT_TOKENS = 8
-"""Tokens before a new text that are decoded with it, since a tokenizer may write a text's first token in
-another way."""
+from inference.search.tree import End, Extend, Node, Tree, text_behind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +66,7 @@ class Extender:
         self.seed = seed
         self.counts = counts
         self.tokenizer: Any = engine.tokenizer
+        self.decode = lru_cache(maxsize=1 << 13)(lambda ids: str(self.tokenizer.decode(list(ids))))
 
     def __call__(self, wishes: Sequence[tuple[Tree, Sequence[Extend], int | None]]) -> list[list[Node]]:
         """The children that each tree's wishes give, in their order.
@@ -150,10 +148,9 @@ class Extender:
             return None
         if len(job.ids) + len(piece.token_ids) >= job.request.params.max_tokens:
             return None
-        ids = job.ids + piece.token_ids
-        step = self._text(job, ids[job.step_start :], job.step_start)
-        blank = not steps_of(step, self.form, self.limits.separator)
-        full = len(ids) - job.step_start >= self.limits.max_tokens
+        # what stands before it in its step is blank too
+        blank = not steps_of(piece.text, self.form, self.limits.separator)
+        full = len(job.ids) + len(piece.token_ids) - job.step_start >= self.limits.max_tokens
         if full or (not blank and job.steps + 1 >= job.ask.steps):
             return None
         self._add(job, piece)
@@ -178,12 +175,12 @@ class Extender:
     def _node(self, job: Job, end: End) -> Node:
         """The child, of a text that ends with a whole character."""
         ids = job.ids
-        text = self._text(job, ids[: len(ids) - job.has_end_token], 0)
+        text = self._text(job, ids[: len(ids) - job.has_end_token])
         step_tokens = len(ids) - job.step_start
         cut = not end and not job.ask.whole and not text.endswith(self.limits.separator)
         while cut and text.endswith("\ufffd") and len(ids) > 1:
             ids = ids[:-1]
-            text = self._text(job, ids, 0)
+            text = self._text(job, ids)
         self.counts["cut_steps"] += cut and step_tokens >= self.limits.max_tokens
         self.counts["paths_at_limit"] += end == "length"
         logprob = sum(job.logprobs) / len(job.logprobs) if job.logprobs else 0.0
@@ -192,11 +189,10 @@ class Extender:
         job.tree.generated_tokens += len(job.ids)
         return node
 
-    def _text(self, job: Job, ids: list[int], behind: int) -> str:
-        """Text of tokens of a child, which stand behind so many others of it."""
-        before = (*job.request.prompt_ids, *job.ids[:behind])[-CONTEXT_TOKENS:]
-        known = str(self.tokenizer.decode(list(before)))
-        return str(self.tokenizer.decode([*before, *ids]))[len(known) :]
+    def _text(self, job: Job, ids: list[int]) -> str:
+        """Text of the tokens of a child."""
+        before = job.request.prompt_ids[-CONTEXT_TOKENS:]
+        return self.decode((*before, *ids))[len(self.decode(before)) :]
 
 
 def _share(asks: Sequence[Extend], left: int | None) -> int | None:

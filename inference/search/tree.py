@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from data.prompts import Prompt
 from data.schema import Problem
@@ -19,6 +19,21 @@ from inference.budget import Tags
 
 End = Literal["", "stop", "length"]
 """How a path ended: it is open, the model ended it, or the limit of its tokens did."""
+
+
+CONTEXT_TOKENS = 8
+"""Tokens before a new text that are decoded with it, since a tokenizer may write a text's first token in
+another way; more of them where these begin within a character."""
+
+
+def text_behind(tokenizer: Any, before: Sequence[int], ids: Sequence[int]) -> str:
+    """Text of tokens that stand behind others."""
+    length = CONTEXT_TOKENS
+    while (known := str(tokenizer.decode(list(before[-length:])))).startswith("\ufffd") and length < len(
+        before
+    ):
+        length *= 2
+    return str(tokenizer.decode([*before[-length:], *ids]))[len(known) :]
 
 
 @dataclass(eq=False)

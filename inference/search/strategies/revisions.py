@@ -7,11 +7,12 @@ parallel (the split that arXiv 2408.03314 section 6 studies).
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import ClassVar
 
 from inference.search.strategies.strategy import SearchStrategy
-from inference.search.tree import Extend, Node, Strategy, Tree
+from inference.search.tree import Extend, Node, Strategy, Tree, text_behind
 from inference.thinking_tokens import end_of_text
 
 
@@ -59,10 +60,11 @@ def reopen(tree: Tree, head: Node, wait_text: str) -> Node | None:
     if split.thinking_end:
         tag = split.thinking_end - len(tree.tags.form.end_of_thinking) - len(tree.prompt.prefill)
         text = text[: max(0, end_of_text(text, tag, tree.tags.form))]
-    kept = tree.tags.within(ids, len(text))
-    text = tree.tags.decoded(ids[:kept])
-    wait = tree.tags.wait(text, wait_text)
+    tokenizer, before = tree.tags.tokenizer, tree.prompt.ids
+    lengths = range(1, len(ids) + 1)
+    kept = bisect_right(lengths, len(text), key=lambda n: len(text_behind(tokenizer, before, ids[:n])))
+    wait = tree.tags.wait(text_behind(tokenizer, before, ids[:kept]), wait_text)
     if kept + len(wait) >= tree.max_tokens:
         return None
-    text += tree.tags.decoded(wait)
-    return tree.insert(tree.root, text, [*ids[:kept], *wait], head.seed, copied=kept)
+    ids = [*ids[:kept], *wait]
+    return tree.insert(tree.root, text_behind(tokenizer, before, ids), ids, head.seed, copied=kept)
