@@ -191,8 +191,7 @@ class Extender:
 
     def _text(self, job: Job, ids: list[int]) -> str:
         """Text of the tokens of a child."""
-        before = job.request.prompt_ids[-CONTEXT_TOKENS:]
-        return self.decode((*before, *ids))[len(self.decode(before)) :]
+        return text_behind(self.decode, job.request.prompt_ids, ids)
 
 
 def _share(asks: Sequence[Extend], left: int | None) -> int | None:

@@ -9,9 +9,9 @@ batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from data.prompts import Prompt
 from data.schema import Problem
@@ -26,14 +26,12 @@ CONTEXT_TOKENS = 8
 another way; more of them where these begin within a character."""
 
 
-def text_behind(tokenizer: Any, before: Sequence[int], ids: Sequence[int]) -> str:
+def text_behind(decode: Callable[[tuple[int, ...]], str], before: Sequence[int], ids: Sequence[int]) -> str:
     """Text of tokens that stand behind others."""
     length = CONTEXT_TOKENS
-    while (known := str(tokenizer.decode(list(before[-length:])))).startswith("\ufffd") and length < len(
-        before
-    ):
+    while (known := decode(tuple(before[-length:]))).startswith("\ufffd") and length < len(before):
         length *= 2
-    return str(tokenizer.decode([*before[-length:], *ids]))[len(known) :]
+    return decode((*before[-length:], *ids))[len(known) :]
 
 
 @dataclass(eq=False)

@@ -60,11 +60,11 @@ def reopen(tree: Tree, head: Node, wait_text: str) -> Node | None:
     if split.thinking_end:
         tag = split.thinking_end - len(tree.tags.form.end_of_thinking) - len(tree.prompt.prefill)
         text = text[: max(0, end_of_text(text, tag, tree.tags.form))]
-    tokenizer, before = tree.tags.tokenizer, tree.prompt.ids
+    decode, before = tree.tags.decoded, tree.prompt.ids
     lengths = range(1, len(ids) + 1)
-    kept = bisect_right(lengths, len(text), key=lambda n: len(text_behind(tokenizer, before, ids[:n])))
-    wait = tree.tags.wait(text_behind(tokenizer, before, ids[:kept]), wait_text)
+    kept = bisect_right(lengths, len(text), key=lambda n: len(text_behind(decode, before, ids[:n])))
+    wait = tree.tags.wait(text_behind(decode, before, ids[:kept]), wait_text)
     if kept + len(wait) >= tree.max_tokens:
         return None
     ids = [*ids[:kept], *wait]
-    return tree.insert(tree.root, text_behind(tokenizer, before, ids), ids, head.seed, copied=kept)
+    return tree.insert(tree.root, text_behind(decode, before, ids), ids, head.seed, copied=kept)

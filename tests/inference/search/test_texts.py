@@ -1,4 +1,4 @@
-"""Texts of nodes with a tokenizer whose texts depend on what is before them, as those of Llama and Mistral do."""
+"""Texts of nodes with a tokenizer whose texts depend on what is before them, as those of Llama do."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_texts_of_parts_are_that_of_the_whole(llama: Any) -> None:
         while pieces:
             count = draws.randint(1, 4)
             part = [token for piece in pieces[:count] for token in piece]
-            text += text_behind(llama, ids, part)
+            text += text_behind(llama.decode, ids, part)
             ids, pieces = ids + part, pieces[count:]
         assert llama.decode(prompt) + text == llama.decode(ids)
 
@@ -61,9 +61,9 @@ def test_what_is_thought_over_again_has_nothing_of_the_tag(llama: Any, written: 
         tags=Tags(llama, FORM),
         max_tokens=100,
     )
-    head = tree.add(tree.root, text_behind(llama, prompt, ids), [*ids, llama.eos_token_id], "stop")
+    head = tree.add(tree.root, text_behind(llama.decode, prompt, ids), [*ids, llama.eos_token_id], "stop")
     node = reopen(tree, head, "Wait")
     assert node is not None
-    assert node.text == text_behind(llama, prompt, node.token_ids)
+    assert node.text == text_behind(llama.decode, prompt, node.token_ids)
     thought = written.partition("</think>")[0].rstrip("\n")
     assert node.text.split() == [*thought.split(), "Wait"]
