@@ -50,10 +50,10 @@ def engine_flops(engine: Any) -> Flops | None:
         return flops_of(model)
     try:
         config = AutoConfig.from_pretrained(locate(engine.name), local_files_only=True)
-    except (OSError, ValueError):
+        with torch.device("meta"):
+            return flops_of(AutoModelForCausalLM.from_config(config))
+    except (OSError, ValueError, AttributeError):  # no config at hand, or a model of another kind
         return None
-    with torch.device("meta"):
-        return flops_of(AutoModelForCausalLM.from_config(config))
 
 
 def scorer_flops(scorer: Any) -> Flops | None:

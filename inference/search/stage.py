@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -281,12 +282,13 @@ def _setting_metrics(results: Sequence[SearchResult]) -> dict[str, float]:
         return sum(values) / len(results)
 
     choices = [c for c in CHOICES if any(r.chosen[c] >= 0 for r in results)]
+    flops = mean(r.cost.policy_flops + r.cost.scorer_flops for r in results)
     return {
         **{choice: mean(r.right(choice) for r in results) for choice in choices},
         "unanswered": mean(max(r.chosen.values()) < 0 for r in results),
         "generated_tokens": mean(r.cost.generated_tokens for r in results),
         "scorer_tokens": mean(r.cost.scorer_tokens for r in results),
-        "flops": mean(r.cost.policy_flops + r.cost.scorer_flops for r in results),
+        **({} if math.isnan(flops) else {"flops": flops}),  # JSON has no nan
         "seconds": mean(r.cost.seconds for r in results),
     }
 

@@ -108,8 +108,8 @@ class MCTS(StepSearch):
         return children
 
     def evaluate(self, children: Sequence[Node]) -> Generator[Sequence[Extend], list[Node], list[float]]:
-        """What each of the steps is worth."""
-        scores = [child.score for child in children]
+        """What each of the steps is worth; nothing where its path was cut off."""
+        scores = [child.score if child.end != "length" else 0.0 for child in children]
         going_on = [place for place, child in enumerate(children) if child.is_open]
         if self.value == "scorer" or not going_on:
             return scores

@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import T5Config
 
 from inference.engine import SamplingParams
 from inference.scorers.scorer import aggregate
 from inference.search.driver import Driver, Searched, search
-from inference.search.flops import Flops, flops_of
+from inference.search.flops import Flops, engine_flops, flops_of
 from inference.search.strategies.beam import Beam
 from inference.search.strategies.dvts import DVTS
 from inference.search.strategies.mcts import MCTS
@@ -219,6 +221,13 @@ def test_what_is_thought_over_again_is_computed_once(tokenizer: Any) -> None:
     cost = one.cost
     assert cost.forced_tokens == 3 * len(tokenizer("\nWait")["input_ids"])
     assert cost.policy_flops == 2 * (cost.prompt_tokens + cost.generated_tokens + cost.forced_tokens)
+
+
+def test_flops_of_a_model_of_another_kind_are_not_known(tmp_path: Path) -> None:
+    """A server may name its model by such a folder."""
+    T5Config(d_model=8, d_ff=8, num_layers=1, num_heads=1).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert engine_flops(SimpleNamespace(name=str(tmp_path))) is None
 
 
 def test_flops_of_an_unknown_model_are_nan(tokenizer: Any) -> None:

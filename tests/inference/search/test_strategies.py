@@ -206,6 +206,14 @@ def test_beam_filters_copies(tokenizer: Any) -> None:
         assert len({node.text for node in first}) == len(first) == 2  # there are two digits
 
 
+def test_mcts_gives_nothing_for_steps_that_were_cut_off() -> None:
+    children = [Node(i, None, end=end, score=0.5) for i, end in enumerate(("stop", "length", "stop"))]
+    for value in ("scorer", "rollouts", "both"):
+        with pytest.raises(StopIteration) as stop:
+            next(MCTS(n=1, value=value).evaluate(children))
+        assert stop.value.value == [0.5, 0.0, 0.5]
+
+
 def test_mcts_has_no_copies_among_its_candidates(tokenizer: Any) -> None:
     counts: Counter[str] = Counter()
     for one in run(tokenizer, MCTS(n=8, width=4), depth=2, counts=counts):
