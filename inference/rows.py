@@ -268,9 +268,16 @@ class Rows:
         if not (ended or full or stopped):
             return None
         tokens = row.ids[start:]
-        ending = Ending("stop" if ended else "length")
         logprobs = row.logprobs if params.logprobs else None
-        return finished_generation(self.engine.tokenizer, tokens, ending, params.stop, logprobs)
+        ending = Ending("stop" if ended else "length")
+        if not stopped:
+            return finished_generation(self.engine.tokenizer, tokens, ending, (), logprobs)
+        # complete with the last token, since no token before it ended the row
+        text = str(self.engine.tokenizer.decode(tokens))
+        end, stop = min((text.find(stop) + len(stop), stop) for stop in params.stop if stop in text)
+        return Generation(
+            token_ids=tokens, text=text[:end], finish_reason="stop", stop_reason=stop, logprobs=logprobs
+        )
 
     def _follows(self, row: Row, generation: Generation) -> bool:
         """Put the request that follows in the row's place, if there is one."""

@@ -201,10 +201,11 @@ class Driver:
         """The scorer's tokens, to each node by the length of its text."""
         characters = sum(len(node.text) for nodes in children for node in nodes)
         for run, nodes in zip(live, children, strict=True):
+            starts = {parent: self._end(run.tree, parent) for parent in {node.parent for node in nodes}}
             for node in nodes:
                 tokens = forwarded * len(node.text) / max(characters, 1)
                 run.scorer_tokens += tokens
-                run.scorer_flops += total(self.scorer_flops, tokens, self._start(run.tree, node))
+                run.scorer_flops += total(self.scorer_flops, tokens, starts[node.parent])
 
     def _share_time(self, live: Sequence[_Run], children: Sequence[Sequence[Node]], seconds: float) -> None:
         tokens = [sum(len(node.token_ids) for node in nodes) for nodes in children]
@@ -212,17 +213,20 @@ class Driver:
             run.seconds += seconds * own / max(sum(tokens), 1)
             run.rounds += 1
 
-    def _start(self, tree: Tree, node: Node) -> int:
-        """Tokens before a node."""
-        return len(tree.prompt.ids) + node.tokens - len(node.token_ids)
+    def _end(self, tree: Tree, node: Node | None) -> int:
+        """Tokens up to the end of a node."""
+        return len(tree.prompt.ids) + (node.tokens if node else 0)
 
     def _searched(self, run: _Run) -> Searched:
         assert run.candidates is not None
         tree = run.tree
         flops = total(self.policy_flops, len(tree.prompt.ids), 0)
+        ends = {tree.root: len(tree.prompt.ids)}
         for node in tree.nodes[1:]:
-            new, copied = len(node.token_ids) - node.copied_tokens, node.copied_tokens
-            flops += total(self.policy_flops, new, self._start(tree, node) + copied)
+            assert node.parent is not None
+            start, new = ends[node.parent], len(node.token_ids) - node.copied_tokens
+            flops += total(self.policy_flops, new, start + node.copied_tokens)
+            ends[node] = start + len(node.token_ids)
         self.counts["dropped"] += tree.dropped
         cost = Cost(
             prompt_tokens=len(tree.prompt.ids),

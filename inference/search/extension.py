@@ -67,6 +67,7 @@ class Extender:
         self.counts = counts
         self.tokenizer: Any = engine.tokenizer
         self.decode = lru_cache(maxsize=1 << 13)(lambda ids: str(self.tokenizer.decode(list(ids))))
+        self.part_params = lru_cache(maxsize=1 << 10)(self._part_params)
 
     def __call__(self, wishes: Sequence[tuple[Tree, Sequence[Extend], int | None]]) -> list[list[Node]]:
         """The children that each tree's wishes give, in their order.
@@ -137,9 +138,13 @@ class Extender:
         if job.ask.whole:
             return request
         step_left = self.limits.max_tokens - (len(job.ids) - job.step_start)
-        stop = (*request.params.stop, self.limits.separator)
-        params = replace(request.params, max_tokens=min(left, step_left), stop=stop)
-        return replace(request, prompt_ids=(*request.prompt_ids, *job.ids), params=params)
+        ids = (*request.prompt_ids, *job.ids) if job.ids else request.prompt_ids
+        params = self.part_params(request.params, min(left, step_left))
+        return Request(prompt_ids=ids, params=params, seed=request.seed)
+
+    def _part_params(self, params: SamplingParams, max_tokens: int) -> SamplingParams:
+        """Those of a child up to the end of a step."""
+        return replace(params, max_tokens=max_tokens, stop=(*params.stop, self.limits.separator))
 
     def _next(self, job: Job, piece: Generation) -> Request | None:
         """What follows a part: nothing where the child is complete. Separators without a step before them end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -53,46 +53,61 @@ class NodeScorer:
         self.refused = 0
 
     def __call__(self, new: Sequence[tuple[Tree, Node]]) -> None:
-        """Score these nodes."""
-        paths = [self._path(tree, node) for tree, node in new]
-        filled = [path for path in paths if path.steps]
+        """Score these nodes; of paths with the same steps one is put to the scorer."""
+        alike: dict[tuple[str, tuple[str, ...]], list[_Path]] = defaultdict(list)
+        for path in self._paths(new):
+            path.node.score = 0.0
+            if path.steps:
+                alike[path.tree.problem.question, path.steps].append(path)
         refused = 0
         error = ""
-        for path, scores in self._scored(filled):
+        for paths, scores in self._scored(list(alike.values())):
             if isinstance(scores, str):
-                refused, error = refused + 1, scores
-                scores = [*path.node.parent.step_scores, 0.0] if path.node.parent else [0.0]
-                path.node.step_scores, path.node.score = tuple(scores), 0.0
+                refused, error = refused + len(paths), scores
+                for node in (path.node for path in paths):
+                    node.step_scores = (*node.parent.step_scores, 0.0) if node.parent else (0.0,)
             else:
-                path.node.step_scores = tuple(scores)
-                path.node.score = aggregate(scores, self.aggregation)
-        for path in paths:
-            if not path.steps:
-                path.node.score = 0.0
-        self.has_scored = self.has_scored or refused < len(filled)
+                for node in (path.node for path in paths):
+                    node.step_scores = tuple(scores)
+                    node.score = aggregate(scores, self.aggregation)
+        self.has_scored = self.has_scored or refused < sum(map(len, alike.values()))
         self.refused += refused
         self.counts["unscorable"] += refused
         if self.refused >= MOST_REFUSED and not self.has_scored:
             raise ValueError(f"{self.scorer.name} can score none of {self.refused} paths, the last: {error}")
 
-    def _path(self, tree: Tree, node: Node) -> _Path:
-        steps = steps_of(tree.text(node), self.form, self.separator)
-        return _Path(tree, node, tuple(step.text for step in steps))
+    def _paths(self, new: Sequence[tuple[Tree, Node]]) -> list[_Path]:
+        """The nodes with the steps of their paths; what children of one node begin with is split once."""
+        before: dict[Node, tuple[tuple[str, ...], str]] = {}
+        paths = []
+        for tree, node in new:
+            parent = node.parent or tree.root
+            if parent not in before:
+                text = tree.text(parent)
+                rest = text.split(self.separator)[-1]
+                before[parent] = self._steps(text[: len(text) - len(rest)]), rest
+            steps, rest = before[parent]
+            paths.append(_Path(tree, node, steps + self._steps(rest + node.text)))
+        return paths
 
-    def _scored(self, paths: Sequence[_Path]) -> Iterator[tuple[_Path, list[float] | str]]:
-        """Each path with its scores or why there are none: halves of what the scorer refuses are tried."""
-        if not paths:
+    def _steps(self, text: str) -> tuple[str, ...]:
+        return tuple(step.text for step in steps_of(text, self.form, self.separator))
+
+    def _scored(self, alike: Sequence[list[_Path]]) -> Iterator[tuple[list[_Path], list[float] | str]]:
+        """Paths of the same steps with their scores or why there are none: halves of what the scorer refuses
+        are tried."""
+        if not alike:
             return
         try:
-            questions = [path.tree.problem.question for path in paths]
-            scores = self.scorer.score(questions, [path.steps for path in paths])
+            questions = [path.tree.problem.question for path, *_ in alike]
+            scores = self.scorer.score(questions, [path.steps for path, *_ in alike])
         except ValueError as error:
-            if len(paths) == 1:
-                logger.debug("%s: unscorable: %s", paths[0].tree.problem.id, error)
-                yield paths[0], str(error)
+            if len(alike) == 1:
+                logger.debug("%s: unscorable: %s", alike[0][0].tree.problem.id, error)
+                yield alike[0], str(error)
                 return
-            middle = len(paths) // 2
-            yield from self._scored(paths[:middle])
-            yield from self._scored(paths[middle:])
+            middle = len(alike) // 2
+            yield from self._scored(alike[:middle])
+            yield from self._scored(alike[middle:])
             return
-        yield from zip(paths, scores, strict=True)
+        yield from zip(alike, scores, strict=True)
