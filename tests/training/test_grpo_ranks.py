@@ -75,7 +75,7 @@ def launch(path: Path, launcher: list[str]) -> Path:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1200,  # DeepSpeed compiles its optimizer first
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return path.parent / "runs" / path.parent.name / "01_grpo"

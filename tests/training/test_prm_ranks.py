@@ -86,7 +86,7 @@ def launch(folder: Path, model: Path, launcher: list[str], **options: Any) -> Pa
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1200,  # DeepSpeed compiles its optimizer first
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "runs" / folder.name / "01_prm"
