@@ -264,17 +264,19 @@ class Rows:
         start, last = len(row.request.prompt_ids), row.ids[-1]
         ended = last in self.engine.end_ids
         full = len(row.ids) - start == params.max_tokens
-        stopped = bool(params.stop) and stops.found(row.ids, start, params.stop)
-        if not (ended or full or stopped):
+        tokens, text = row.ids[start:], ""
+        if params.stop and stops.found(row.ids, start, params.stop):
+            text = str(self.engine.tokenizer.decode(tokens))
+        # the last bytes alone may be a stop text where the whole is none (bytes that are no character)
+        found = [(text.find(stop) + len(stop), stop) for stop in params.stop if stop in text]
+        if not (ended or full or found):
             return None
-        tokens = row.ids[start:]
         logprobs = row.logprobs if params.logprobs else None
         ending = Ending("stop" if ended else "length")
-        if not stopped:
+        if not found:
             return finished_generation(self.engine.tokenizer, tokens, ending, (), logprobs)
         # complete with the last token, since no token before it ended the row
-        text = str(self.engine.tokenizer.decode(tokens))
-        end, stop = min((text.find(stop) + len(stop), stop) for stop in params.stop if stop in text)
+        end, stop = min(found)
         return Generation(
             token_ids=tokens, text=text[:end], finish_reason="stop", stop_reason=stop, logprobs=logprobs
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from transformers import PreTrainedTokenizerFast
 from data.prompts import Prompt
 from data.schema import Problem
 from inference.budget import Tags
+from inference.engine import Request, SamplingParams
+from inference.rows import Row, Rows
 from inference.search.strategies.revisions import reopen
 from inference.search.tree import Tree, text_behind
+from inference.stops import Stops
 from tests.inference.search.digits import FORM
 
 
@@ -50,6 +54,22 @@ def test_texts_of_parts_are_that_of_the_whole(llama: Any) -> None:
             text += text_behind(llama.decode, ids, part)
             ids, pieces = ids + part, pieces[count:]
         assert llama.decode(prompt) + text == llama.decode(ids)
+
+
+def test_a_stop_that_the_whole_text_does_not_have_ends_nothing(llama: Any) -> None:
+    """Bytes that are no character make all bytes beside them unreadable."""
+    ids = llama.convert_tokens_to_ids(["<0x80>", *["<0x61>"] * 6, "<0x0A>", "<0x0A>"])
+    params = SamplingParams(max_tokens=20, stop=("\n\n",))
+    engine = SimpleNamespace(tokenizer=llama, stops=Stops(llama), end_ids=[llama.eos_token_id])
+    rows: Any = SimpleNamespace(engine=engine)
+    assert engine.stops.found(ids, 0, params.stop)
+    assert "\n" not in llama.decode(ids)
+    row = Row(0, Request(prompt_ids=(), params=params), ids)
+    assert Rows._finished(rows, row) is None
+    row.ids = ids[1:]
+    made = Rows._finished(rows, row)
+    assert made is not None
+    assert (made.text, made.stop_reason) == ("aaaaaa\n\n", "\n\n")
 
 
 @pytest.mark.parametrize("written", ["ab cd</think>b", "ab\n</think>\n\nb", "ab cd\n\n</think>b", "ab"])
