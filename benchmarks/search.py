@@ -55,6 +55,7 @@ from inference.search.strategies.strategy import MAX_STEPS, SearchStrategy
 from inference.transformers_engine import TransformersEngine
 
 WIDTH = 4
+MAX_TOKENS = 120
 STRATEGIES: dict[str, type[BeamSearch | DVTS]] = {"beam": BeamSearch, "dvts": DVTS}
 STAGES = {"model": "05_sft", "prm": "14_prm", "problems": "15_collect_unseen"}
 """Of the quickstart, whose outputs are the defaults."""
@@ -104,9 +105,9 @@ def make_work(model: str, prm: str, problems: str, size: Size) -> Work:
         scorer_model=prm,
         dtype="float32",
         batch_size=256,
-        max_tokens=120,
+        max_tokens=MAX_TOKENS,
         temperature=1.0,
-        bad_words=[WAIT, *(token for token in special_tokens(tokenizer) if token != tokenizer.eos_token)],
+        bad_words=[WAIT, *sorted(special_tokens(tokenizer) - {tokenizer.eos_token})],
         step_separator="\n",
     )
     limits = {"dtype": config.dtype, "batch_size": config.batch_size}

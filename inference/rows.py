@@ -69,8 +69,14 @@ class Rows:
         self.most_rows = engine.batch_size
         self.prefixes = engine.prefix_cache
         if self.prefixes is not None:
+            needed: dict[tuple[int, ...], Block | None] = {}
             for row in self.waiting:
-                row.needs = self.prefixes.need(row.ids)
+                ids = row.request.prompt_ids
+                if ids not in needed:
+                    needed[ids] = row.needs = self.prefixes.need(ids)
+                elif (block := needed[ids]) is not None:
+                    row.needs = block
+                    block.needed += 1
         self.cache = SlotCache(engine.model.config.get_text_config().num_hidden_layers)
 
     def step(self) -> list[tuple[int, Generation]]:
@@ -178,11 +184,12 @@ class Rows:
         slots = [slot for slot, row in enumerate(self.rows) if not row.started and not row.cached]
         if self.prefixes is None or not slots:
             return
-        seen: dict[tuple[int, ...], Row] = {}
+        seen: dict[tuple[int, ...], tuple[list[Block], int]] = {}
         found = []
         for row in (self.rows[slot] for slot in slots):
-            path, shared = self.prefixes.find(row.ids)
-            is_copy = seen.setdefault(tuple(row.ids), row) is not row
+            ids = tuple(row.ids)
+            is_copy = ids in seen
+            path, shared = seen[ids] if is_copy else seen.setdefault(ids, self.prefixes.find(ids))
             found.append((is_copy, shared - len(row.ids), row, path, shared))
         found.sort(key=lambda entry: entry[:2])
         for slot, (_, _, row, _, _) in zip(slots, found, strict=True):
