@@ -15,6 +15,10 @@ from inference.sample import attempt_seed
 from inference.search.tree import End, Extend, Node, Tree, text_behind
 
 
+STEP_TOKENS = 128
+"""Longest texts that are remembered."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepLimits:
     """Where a step ends."""
@@ -66,8 +70,15 @@ class Extender:
         self.seed = seed
         self.counts = counts
         self.tokenizer: Any = engine.tokenizer
-        self.decode = lru_cache(maxsize=1 << 13)(lambda ids: str(self.tokenizer.decode(list(ids))))
+        self.decode_step = lru_cache(maxsize=1 << 13)(self._decode)
         self.part_params = lru_cache(maxsize=1 << 10)(self._part_params)
+
+    def _decode(self, ids: tuple[int, ...]) -> str:
+        return str(self.tokenizer.decode(list(ids)))
+
+    def decode(self, ids: tuple[int, ...]) -> str:
+        """Text of tokens; that of a step is remembered, since siblings are often alike."""
+        return self.decode_step(ids) if len(ids) <= STEP_TOKENS else self._decode(ids)
 
     def __call__(self, wishes: Sequence[tuple[Tree, Sequence[Extend], int | None]]) -> list[list[Node]]:
         """The children that each tree's wishes give, in their order.
