@@ -14,7 +14,6 @@ from inference.engine import Engine, Generation, Request, SamplingParams
 from inference.sample import attempt_seed
 from inference.search.tree import End, Extend, Node, Tree, text_behind
 
-
 STEP_TOKENS = 128
 """Longest texts that are remembered."""
 
