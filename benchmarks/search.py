@@ -19,6 +19,10 @@ time say more than those of the clock where other work is on the machine: the `_
 with all nodes of its tree, and for the reward model what different solutions begin with alike once.
 `overhead_share`: CPU time of the search itself, measured with the recorded answers of engine and scorer, by
 that of the whole run. Of both the largest.
+
+What limits the ratios: with so small a model a token costs less than what is done for each row of a step,
+which both ways share, and DVTS has many problems in a batch on both sides. `reference_forwarded_per_ours` is
+the tokens that the reference forwards by ours: what a larger model saves.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -36,13 +40,13 @@ from typing import Any, NamedTuple
 import torch
 from transformers.utils import logging
 
+from benchmarks.search_recorded import Recorded
 from benchmarks.search_reference import Beam, Reference
 from data.prompts import special_tokens
 from data.recipe import runs_root
 from data.small_world import WAIT
 from data.store import read_problems
 from data.thinking import thinking_format
-from inference.engine import Follow, Generation, Request
 from inference.models import load_tokenizer
 from inference.sample import make_prompter, render_prompts
 from inference.scorers.reward_model import RewardModel, load_reward_model
@@ -141,67 +145,6 @@ def ours(work: Work, strategy: SearchStrategy, engine: Any = None, scorer: Any =
     return Turn(seconds, cpu_seconds, {one.tree.problem.id: one for lot in lots for one in lot})
 
 
-class Recorded:
-    """An engine or scorer with all that it answers; `replay` makes it answer the same at once."""
-
-    def __init__(self, of: Any) -> None:
-        self.of = of
-        self.answers: list[Any] = []
-        """Of each call: pieces for `follow` with the batches between them, or (scores, forwarded tokens)."""
-        self.place: int | None = None
-        """The next answer of a replay."""
-        self.inputs: list[tuple[Sequence[str], Sequence[Sequence[str]]]] = []
-        """Of each call of the scorer."""
-        self.forwarded = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.of, name)
-
-    def replay(self) -> None:
-        self.place = self.forwarded = 0
-
-    @property
-    def forwarded_tokens(self) -> int:
-        return self.of.forwarded_tokens if self.place is None else self.forwarded
-
-    def score(self, questions: Sequence[str], solutions: Sequence[Sequence[str]]) -> list[list[float]]:
-        if self.place is None:
-            before, scores = self.of.forwarded_tokens, self.of.score(questions, solutions)
-            self.answers.append((scores, self.of.forwarded_tokens - before))
-            self.inputs.append((questions, solutions))
-            return scores
-        scores, forwarded = self.answers[self.place]
-        self.place += 1
-        self.forwarded += forwarded
-        return scores
-
-    def generate(self, requests: Sequence[Request], follow: Follow) -> Iterator[list[tuple[int, Generation]]]:
-        if self.place is None:
-            yield from self._recorded(requests, follow)
-            return
-        answers = self.answers[self.place]
-        self.place += 1
-        for answer in answers:
-            if isinstance(answer, list):
-                yield answer
-            else:
-                follow(*answer)
-
-    def _recorded(
-        self, requests: Sequence[Request], follow: Follow
-    ) -> Iterator[list[tuple[int, Generation]]]:
-        answers: list[Any] = []
-        self.answers.append(answers)
-
-        def recorded(index: int, piece: Generation) -> Request | None:
-            answers.append((index, piece))
-            return follow(index, piece)
-
-        for batch in self.of.generate(requests, recorded):
-            answers.append(batch)
-            yield batch
-
-
 def accounts(work: Work, strategy: SearchStrategy) -> dict[str, float]:
     """A recorded run: tokens forwarded and different ones, and seconds of the search alone."""
     engine, scorer = Recorded(work.engine), Recorded(work.scorer)
@@ -264,10 +207,14 @@ KEYS = {
 }
 
 
-def reference(work: Work, label: str, n: int) -> tuple[dict[str, tuple[float, float]], dict[str, list[str]]]:
-    """The reference's search of all problems: (seconds, CPU seconds) of each way, and candidates' texts."""
+def reference(
+    work: Work, label: str, n: int
+) -> tuple[dict[str, tuple[float, float]], dict[str, list[str]], int]:
+    """The reference's search of all problems: (seconds, CPU seconds) of each way, candidates' texts, and the
+    tokens that are forwarded without prefix cache."""
     form = thinking_format(work.config.thinking_format)
     work.engine.forget()
+    before = work.plain.forwarded_tokens
     made = Reference(work.plain, work.engine, work.reward, work.config.search_budget(work.engine), form)
     way = {"beam": made.beam, "dvts": made.dvts}[label]
     with made.timed("all"):
@@ -276,18 +223,19 @@ def reference(work: Work, label: str, n: int) -> tuple[dict[str, tuple[float, fl
         task[0].id: sorted(beam.text for beam in beams) for task, beams in zip(work.tasks, found, strict=True)
     }
     clock, cpu = made.seconds, made.cpu_seconds
+    of_all = made.scored_tokens + work.plain.forwarded_tokens - before
     ways = {
         name: tuple(2 * of["all"] - sum(of.values()) + sum(of[part] for part in parts) for of in (clock, cpu))
         for name, parts in REFERENCES.items()
     }
-    return ways, texts  # type: ignore[return-value]
+    return ways, texts, of_all  # type: ignore[return-value]
 
 
 def compare(work: Work, label: str, n: int) -> dict[str, Any]:
     """Ours, the reference, ours again; prints a table."""
     strategy = STRATEGIES[label](n=n, width=WIDTH)
     first = ours(work, strategy)
-    theirs, texts = reference(work, label, n)
+    theirs, texts, their_tokens = reference(work, label, n)
     turns = [first, ours(work, strategy)]
     seconds, cpu = mean(t.seconds for t in turns), mean(t.cpu_seconds for t in turns)
     found = candidates(first)
@@ -297,6 +245,7 @@ def compare(work: Work, label: str, n: int) -> dict[str, Any]:
         "same_candidates": mean(found[id] == own for id, own in texts.items()),
         "forwarded_per_unique_token": forwarded / (counted["policy_unique"] + counted["scorer_unique"]),
         "overhead_share": counted["alone_cpu_seconds"] / cpu,
+        "reference_forwarded_per_ours": their_tokens / forwarded,
         **counted,
     }
     print(f"\n{strategy.title}: {len(work.tasks)} problems, {sum(map(len, found.values()))} candidates\n")

@@ -22,6 +22,7 @@ from data.thinking import ThinkingFormat
 from inference.engine import Generation, Request
 from inference.sample import attempt_seed
 from inference.scorers.reward_model import RewardModel
+from inference.scorers.step_scorer import encode_all
 from inference.search.driver import SearchBudget, Task
 from inference.transformers_engine import TransformersEngine
 
@@ -82,6 +83,8 @@ class Reference:
         self.form = form
         self.seconds: dict[str, float] = defaultdict(float)
         self.cpu_seconds: dict[str, float] = defaultdict(float)
+        self.scored_tokens = 0
+        """That went through the reward model, padding not counted."""
 
     @contextmanager
     def timed(self, part: str) -> Any:
@@ -193,6 +196,9 @@ class Reference:
                 reencode(self.reward, questions[i : i + PRM_BATCH], solutions[i : i + PRM_BATCH])
         with self.timed("score_all"):
             scores = reencode(self.reward, questions, solutions)
+        with self.timed("count"):
+            encoded = encode_all(self.reward.step_format, questions, solutions)
+            self.scored_tokens += sum(len(steps.ids) for steps in encoded)
         known: dict[tuple[str, str], float] = {}
         for (beam, _), own in zip(filled, scores, strict=True):
             beam.score = known.setdefault((beam.task[0].id, beam.text), own[-1])

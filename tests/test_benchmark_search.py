@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks import prm, search
 from benchmarks.engines_reference import save_small_model
-from benchmarks.search import Recorded, Size, Work, candidates, make_work, ours, reference, unique_scored
+from benchmarks.search import Size, Work, candidates, make_work, ours, reference, unique_scored
+from benchmarks.search_recorded import Recorded
 from data.small_world import generate_problems
 from data.store import write_problems
 from inference.scorers.reward_model import RewardModelOptions, save_options
@@ -59,7 +60,8 @@ def work(folders: dict[str, str]) -> Work:
 @pytest.mark.parametrize("label", list(search.STRATEGIES))
 def test_both_ways_find_the_same(work: Work, label: str) -> None:
     turn = ours(work, search.STRATEGIES[label](n=N, width=search.WIDTH))
-    ways, texts = reference(work, label, N)
+    ways, texts, forwarded = reference(work, label, N)
+    assert forwarded > sum(one.cost.generated_tokens for one in turn.searched.values())
     assert candidates(turn) == texts
     assert sum(map(len, texts.values())) > N
     assert max(len(text.splitlines()) for own in texts.values() for text in own) > 2
