@@ -210,7 +210,9 @@ def parse_mapping(made: type[Made], options: Mapping[str, Any], key: str, owner:
     Raises:
         ValueError: unknown key (with the nearest known one), wrong type or value, or a key is missing.
     """
-    hints = typing.get_type_hints(made)
+    fields = dataclasses.fields(cast(Any, made))
+    types = typing.get_type_hints(made)
+    hints = {field.name: types[field.name] for field in fields}
     for name, value in options.items():
         if name not in hints:
             near = difflib.get_close_matches(name, hints, n=1, cutoff=0.5)
@@ -218,7 +220,7 @@ def parse_mapping(made: type[Made], options: Mapping[str, Any], key: str, owner:
             raise ValueError(f"{key}: {owner} has no {name!r}; {hint}")
         if not fits(value, hints[name]):
             raise ValueError(f"{key}: {name}: {value!r} is not {describe(hints[name])}")
-    for field in dataclasses.fields(cast(Any, made)):
+    for field in fields:
         wanted = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if wanted and field.name not in options:
             raise ValueError(f"{key}: {field.name} is missing; {owner} needs it")

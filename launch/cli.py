@@ -90,9 +90,10 @@ def _show_rollouts(folder: Path, given: dict[str, Any], html: Path | None) -> in
 
     view = select(folder, Choice(**given))
     if html is not None:
-        from launch.rollout_page import write_page
+        from launch.page_file import write_page
+        from launch.rollout_page import page
 
-        write_page(view, html)
+        write_page(page(view), html)
         print(f"step {view.step}: {len(view.groups)} of {len(view.everything)} groups -> {html}")
     else:
         from launch.rollout_terminal import print_rollouts
@@ -106,12 +107,13 @@ def _show_trees(folder: Path, given: dict[str, Any], html: Path | None) -> int:
     from launch.trees import TreeChoice, select_trees
 
     view = select_trees(folder, TreeChoice(**given))
-    page = html or folder.resolve().with_name(f"{folder.resolve().name}.trees.html")
-    from launch.tree_page import write_tree_page
+    path = html or folder.resolve().with_name(f"{folder.resolve().name}.trees.html")
+    from launch.page_file import write_page
+    from launch.tree_page import tree_page
     from launch.tree_terminal import print_trees
 
-    write_tree_page(view, page)
-    print_trees(view, page)
+    write_page(tree_page(view), path)
+    print_trees(view, path)
     return 0
 
 

@@ -6,13 +6,10 @@ work.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Sequence
 from html import escape
-from pathlib import Path
 
-from data.store import atomic_path
+from launch.page_file import policy
 from launch.rollout_text import Span, completion_spans, plain_spans, visible
 from launch.rollouts import COMPLETION_TRAITS, Group, Judged, View, mean, number, step_ranges
 
@@ -129,28 +126,15 @@ apply();
 """
 
 
-def write_page(view: View, path: Path) -> None:
-    """Write the chosen completions as a page, atomically.
-
-    Raises:
-        ValueError: the file cannot be written.
-    """
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_text(page(view), encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"--html: {path} cannot be written ({error.strerror})") from error
-
-
 def page(view: View) -> str:
     """The page: what the step came to, controls, then group after group."""
     title = f"{escape(visible(str(view.folder)))}, step {view.step}"
-    policy = f"default-src 'none'; style-src '{_digest(_STYLE)}'; script-src '{_digest(_SCRIPT)}'"
+    security = policy(_STYLE, _SCRIPT)
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta http-equiv="Content-Security-Policy" content="{security}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>{_STYLE}</style>
@@ -167,10 +151,6 @@ that are not seen are <span class="odd">spelled out</span>.</p></footer>
 </body>
 </html>
 """
-
-
-def _digest(code: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
 
 
 def _header(view: View) -> str:

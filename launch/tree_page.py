@@ -6,15 +6,12 @@ work.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import groupby
-from pathlib import Path
 
-from data.store import atomic_path
 from inference.search.results import CHOICES
+from launch.page_file import policy
 from launch.rollout_text import plain_spans, visible
 from launch.tree_drawing import CHOICE_NAMES, LONGEST_ON_PATH, Drawing, badge, line, spelled
 from launch.tree_nodes import SearchTree
@@ -32,21 +29,6 @@ LONGEST_ASIDE, SHORTEST_ASIDE = 4_000, 200
 MOST_ANSWERS = 12
 
 
-def write_tree_page(view: TreeView, path: Path) -> None:
-    """Write the chosen trees as a page, atomically.
-
-    Raises:
-        ValueError: the file cannot be written.
-    """
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_text(tree_page(view), encoding="utf-8")
-    except OSError as error:
-        raise ValueError(
-            f"--html: {path} cannot be written ({error.strerror}); name another file with --html FILE"
-        ) from error
-
-
 def tree_page(view: TreeView) -> str:
     """The page: an index where there are several trees, controls, then tree after tree."""
     limit = fair_share([len(tree.unique) for tree in view.trees], MOST_NODES)
@@ -57,12 +39,12 @@ def tree_page(view: TreeView) -> str:
         Drawing(tree, one, f"t{index}", view.form, longest)
         for index, (tree, one) in enumerate(zip(view.trees, shapes, strict=True))
     ]
-    policy = f"default-src 'none'; style-src '{_digest(STYLE)}'; script-src '{_digest(SCRIPT)}'"
+    security = policy(STYLE, SCRIPT)
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta http-equiv="Content-Security-Policy" content="{security}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(visible(str(view.folder)))}, search trees</title>
 <style>{STYLE}</style>
@@ -89,10 +71,6 @@ _KEY = """<div class="key"><span>the path of the winner, in the colour of its ve
 what branches off beside a step is folded below it</span>
 <span><b>3</b>depth</span>
 <span><i class="bar s16"></i>score of the path up to here, from {low} to {high}</span></div>"""
-
-
-def _digest(code: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
 
 
 def _header(view: TreeView, drawings: Sequence[Drawing]) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data.recipe import describe, fits, is_required
+from data.recipe import parse_mapping
 from data.sources import nearest
 from inference.search.strategies.auto import PLANNED, Auto
 from inference.search.strategies.strategy import SearchStrategy
@@ -53,14 +51,5 @@ def _make(entry: dict[str, Any]) -> SearchStrategy:
     label = str(entry.get("strategy"))
     if label not in STRATEGIES:
         raise ValueError(f"strategy: {label!r} is none; {nearest(label, STRATEGIES)}")
-    cls = STRATEGIES[label]
-    known, hints = {f.name: f for f in dataclasses.fields(cls)}, typing.get_type_hints(cls)
-    values = {key: value for key, value in entry.items() if key != "strategy"}
-    for name, value in values.items():
-        if name not in known:
-            raise ValueError(f"unknown key {name!r} of {label}; {nearest(str(name), known)}")
-        if not fits(value, hints[name]):
-            raise ValueError(f"{name}: {value!r} is not {describe(hints[name])}")
-    if missing := [name for name, one in known.items() if is_required(one) and name not in values]:
-        raise ValueError(f"key {missing[0]!r} is missing; {label} needs it")
-    return cls(**values)
+    options = {key: value for key, value in entry.items() if key != "strategy"}
+    return parse_mapping(STRATEGIES[label], options, label, "the strategy")

@@ -34,11 +34,11 @@ def test_lists_make_settings() -> None:
     [
         ({"strategy": "beem", "n": 4}, r"strategies\[0\]: strategy: 'beem' is none; did you mean 'beam'"),
         ({"n": 4}, "strategy: 'None' is none"),
-        ({"strategy": "beam", "n": 4, "with": 2}, "unknown key 'with' of beam; did you mean 'width'"),
+        ({"strategy": "beam", "n": 4, "with": 2}, "beam: the strategy has no 'with'; did you mean 'width'"),
         ({"strategy": "beam", "n": 10, "width": 4}, "n: 10 is not a multiple of width: 4; take n 8"),
         ({"strategy": "dvts", "n": 2, "width": 4}, "n: 2 is not a multiple of width: 4; take n 4"),
         ({"strategy": "beam", "n": "many"}, "n: 'many' is not of type int"),
-        ({"strategy": "beam"}, "key 'n' is missing; beam needs it"),
+        ({"strategy": "beam"}, "beam: n is missing; the strategy needs it"),
         ({"strategy": "beam", "n": []}, "n: is an empty list"),
         ({"strategy": "beam", "n": 0}, "n: 0 must be at least 1"),
         ({"strategy": "beam", "n": 4, "width": 0}, "width: 0 must be at least 1"),
@@ -53,7 +53,7 @@ def test_lists_make_settings() -> None:
         ({"strategy": "revisions", "n": 4, "chains": 3}, "chains: 3 must divide n: 4"),
         ({"strategy": "revisions", "n": 4, "wait_text": " "}, "wait_text: ' ' is blank"),
         ({"strategy": "auto", "planner": "x", "budget": 0.0}, "budget: 0.0 must be above 0"),
-        ({"strategy": "auto", "budget": 5.0}, "key 'planner' is missing"),
+        ({"strategy": "auto", "budget": 5.0}, "auto: planner is missing"),
     ],
 )
 def test_mistakes_in_an_entry(entry: dict[str, Any], message: str) -> None:
