@@ -22,7 +22,7 @@ that of the whole run. Of both the largest.
 
 What limits the ratios: with so small a model a token costs less than what is done for each row of a step,
 which both ways share, and DVTS has many problems in a batch on both sides. `reference_forwarded_per_ours` is
-the tokens that the reference forwards by ours: what a larger model saves.
+the tokens that the reference forwards without prefix cache by ours.
 """
 
 from __future__ import annotations
