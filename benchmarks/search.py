@@ -35,11 +35,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
 from transformers.utils import logging
 
+from benchmarks.search_grown import grow
 from benchmarks.search_recorded import Recorded
 from benchmarks.search_reference import Beam, Reference
 from data.prompts import special_tokens
@@ -289,6 +291,13 @@ def main() -> None:
         default = str(runs_root() / "quickstart" / stage)
         parser.add_argument(f"--{name}", default=default, help=f"folder of the {name}; by default {default}")
     parser.add_argument("--threads", type=int, default=1, help="of torch, for both")
+    parser.add_argument(
+        "--grow",
+        nargs=2,
+        type=int,
+        metavar=("LAYERS", "WIDTH"),
+        help="both models with so many layers and so wide feed-forward ones, which change no text",
+    )
     options = parser.parse_args()
     folders = {name: getattr(options, name) for name in STAGES}
     if absent := [folder for folder in folders.values() if not Path(folder).is_dir()]:
@@ -298,7 +307,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     logging.disable_progress_bar()
     size = QUICK if options.quick else FULL
-    print(json.dumps(run(make_work(**folders, size=size), size) | {"threads": options.threads}))
+    with TemporaryDirectory() as grown:
+        if options.grow:
+            for name in ("model", "prm"):
+                source, folders[name] = folders[name], f"{grown}/{name}"
+                print(f"{name}: {grow(Path(source), Path(folders[name]), *options.grow):,} parameters")
+        print(json.dumps(run(make_work(**folders, size=size), size) | {"threads": options.threads}))
 
 
 if __name__ == "__main__":
