@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from benchmarks import prm, search
 from benchmarks.engines_reference import save_small_model
 from benchmarks.search import Size, Work, candidates, make_work, ours, reference, unique_scored
+from benchmarks.search_grown import grow
 from benchmarks.search_recorded import Recorded
 from data.small_world import generate_problems
 from data.store import write_problems
@@ -120,3 +123,14 @@ def test_absent_models_are_named(
     error = capsys.readouterr().err
     assert str(tmp_path / "quickstart" / "05_sft") in error
     assert "slowthink run recipes/quickstart" in error
+
+
+def test_a_grown_model_computes_the_same(folders: dict[str, str], tmp_path: Path) -> None:
+    small = AutoModelForCausalLM.from_pretrained(folders["model"], dtype=torch.float32)
+    parameters = grow(Path(folders["model"]), tmp_path / "grown", small.config.num_hidden_layers + 2, 300)
+    grown = AutoModelForCausalLM.from_pretrained(tmp_path / "grown", dtype=torch.float32)
+    assert parameters == sum(p.numel() for p in grown.parameters()) > 1.5 * small.num_parameters()
+    ids = torch.arange(60).reshape(2, 30)
+    torch.testing.assert_close(grown(ids).logits, small(ids).logits)
+    with pytest.raises(ValueError, match=r"--grow: .* has 2 layers of"):
+        grow(Path(folders["model"]), tmp_path / "again", 1, 300)
