@@ -29,10 +29,25 @@ def resume_or_train(trainer: Trainer, folder: Path) -> dict[str, float]:
     if trainer.args.device.type == "cpu":  # of several it is cpu:0, where no optimizer loads
         vars(trainer.args)["_setup_devices"] = torch.device("cpu")
     trainer.add_callback(MarkCompleteCheckpoints())
+    _stop_at_the_last_step(trainer)
     checkpoint = newest_complete_checkpoint(folder)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(folder))
     return result.metrics
+
+
+def _stop_at_the_last_step(trainer: Any) -> None:
+    """transformers looks whether all steps are done behind a step only: it would train one more from a checkpoint
+    of the last one, which a run has that is killed before its model is saved."""
+    run_epoch = trainer._run_epoch
+
+    def unless_done(**of_epoch: Any) -> None:
+        if trainer.state.global_step >= trainer.state.max_steps:
+            trainer.control.should_training_stop = True
+        else:
+            run_epoch(**of_epoch)
+
+    trainer._run_epoch = unless_done
 
 
 class MarkCompleteCheckpoints(TrainerCallback):
