@@ -37,8 +37,8 @@ def resume_or_train(trainer: Trainer, folder: Path) -> dict[str, float]:
 
 
 def _stop_at_the_last_step(trainer: Any) -> None:
-    """transformers looks whether all steps are done behind a step only: it would train one more from a checkpoint
-    of the last one, which a run has that is killed before its model is saved."""
+    """transformers looks whether all steps are done behind a step only: it would train one more from a
+    checkpoint of the last one, which a run has that is killed before its model is saved."""
     run_epoch = trainer._run_epoch
 
     def unless_done(**of_epoch: Any) -> None:
