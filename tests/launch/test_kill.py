@@ -21,7 +21,7 @@ from data.store import read_json, read_rows
 from tests.training.prm_runs import signs, write_solutions
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = 3
+KILLS = 2
 
 RECIPES = {
     "01_collect": """
