@@ -4,8 +4,7 @@ import base64
 import hashlib
 import re
 import unicodedata
-from dataclasses import dataclass, field, replace
-from html.parser import HTMLParser
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from data.thinking import ANSWER_TAGS, THINK_TAGS
 from launch.cli import main
 from launch.rollout_page import LONGEST_CHARACTERS, page
 from launch.rollouts import Choice, select
+from tests.launch.page_elements import Element, Reader
 
 RIGHT = Rollout(
     step=4,
@@ -93,62 +93,6 @@ ALLOWED = (
 )
 
 
-@dataclass
-class Node:
-    """An element of a page."""
-
-    tag: str
-    attributes: dict[str, str]
-    parts: list[Node | str] = field(default_factory=list)
-
-    @property
-    def text(self) -> str:
-        return "".join(part if isinstance(part, str) else part.text for part in self.parts)
-
-    def all(self, tag: str, kind: str | None = None) -> list[Node]:
-        """Elements below of that tag and class."""
-        found = []
-        for part in self.parts:
-            if isinstance(part, Node):
-                fits = part.tag == tag and (kind is None or kind in part.attributes.get("class", "").split())
-                found += [part] * fits + part.all(tag, kind)
-        return found
-
-    def facts(self) -> dict[str, str]:
-        """Names and values of the lists below."""
-        names = [name.text for name in self.all("dt")]
-        values = [value.text for value in self.all("dd") if value.attributes.get("class") != "note"]
-        return dict(zip(names, values, strict=True))
-
-
-class Tree(HTMLParser):
-    """Reads a page and refuses elements that are not closed in their order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.root = Node("", {})
-        self._open = [self.root]
-        self.feed(text)
-        self.close()
-        assert self._open == [self.root]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len(attrs) == len(dict(attrs))
-        node = Node(tag, {name: value or "" for name, value in attrs})
-        self._open[-1].parts.append(node)
-        if tag not in VOID:
-            self._open.append(node)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop().tag == tag
-
-    def handle_data(self, data: str) -> None:
-        self._open[-1].parts.append(data)
-
-    def handle_comment(self, data: str) -> None:
-        raise AssertionError(f"a comment: {data}")
-
-
 def write(folder: Path, *groups: list[Rollout], **recipe: object) -> Path:
     rows = [
         replace(row, group=g, index=i, id=f"p{g}")
@@ -160,11 +104,11 @@ def write(folder: Path, *groups: list[Rollout], **recipe: object) -> Path:
     return folder
 
 
-def tree(folder: Path, choice: Choice | None = None) -> Node:
-    return Tree(page(select(folder, choice or Choice()))).root
+def tree(folder: Path, choice: Choice | None = None) -> Element:
+    return Reader(page(select(folder, choice or Choice())), VOID).root
 
 
-def cards(root: Node) -> list[Node]:
+def cards(root: Element) -> list[Element]:
     return root.all("article", "card")
 
 
@@ -273,7 +217,7 @@ def test_controls_count_what_is_on_the_page(stage: Path) -> None:
 
 def test_the_page_needs_nothing_else(stage: Path) -> None:
     text = page(select(stage, Choice()))
-    root = Tree(text).root
+    root = Reader(text, VOID).root
     assert not re.search(r"https?:|//[a-z]|url\(|@import| src=", text)
     (style,), (script,) = root.all("style"), root.all("script")
     policy = next(m.attributes["content"] for m in root.all("meta") if "http-equiv" in m.attributes)
@@ -340,7 +284,7 @@ def test_huge_texts_are_cut_with_the_number_of_characters(tmp_path: Path) -> Non
     folder = write(tmp_path, [row] * 4)
     written = page(select(folder, Choice()))
     assert len(written) < 4 * 8 * LONGEST_CHARACTERS
-    root = Tree(written).root
+    root = Reader(written, VOID).root
     for card in cards(root):
         (block,) = card.all("pre")
         (note,) = block.all("span", "cut")
@@ -358,11 +302,11 @@ def test_the_command_writes_all_groups_unless_a_limit_is_given(
     folder, file = write(tmp_path / "02_grpo", *[[RIGHT, WRONG]] * 5), tmp_path / "new" / "page.html"
     assert main(["show", str(folder), "--rollouts", "--html", str(file)]) == 0
     assert capsys.readouterr().out == f"step 4: 5 of 5 groups -> {file}\n"
-    assert len(cards(Tree(file.read_text(encoding="utf-8")).root)) == 10
+    assert len(cards(Reader(file.read_text(encoding="utf-8"), VOID).root)) == 10
     assert (
         main(["show", str(folder), "--rollouts", "--limit", "2", "--only", "right", "--html", str(file)]) == 0
     )
-    root = Tree(file.read_text(encoding="utf-8")).root
+    root = Reader(file.read_text(encoding="utf-8"), VOID).root
     assert [card.attributes["id"] for card in cards(root)] == ["g0c0", "g1c0"]
     assert "Here: 2 completions in 2 of 5 groups (--only right)" in root.all("header")[0].text
     assert [path.name for path in file.parent.iterdir()] == ["page.html"]

@@ -11,8 +11,7 @@ import shutil
 import subprocess
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from html.parser import HTMLParser
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,10 @@ from launch.tree_drawing import LONGEST_ON_PATH
 from launch.tree_page import LONGEST_ASIDE, MOST_NODES, tree_page
 from launch.tree_shape import fair_share
 from launch.trees import TreeChoice, select_trees
+from tests.launch.page_elements import Element, Reader
 
 Row = dict[str, Any]
+VOID = {"meta", "input", "br"}
 COST = Cost(
     prompt_tokens=20,
     generated_tokens=1234,
@@ -85,66 +86,8 @@ def write(folder: Path, *searches: tuple[SearchResult, Sequence[Row]]) -> Path:
     return folder
 
 
-@dataclass
-class Element:
-    """An element of a page."""
-
-    tag: str
-    attributes: dict[str, str]
-    parts: list[Element | str] = field(default_factory=list)
-
-    @property
-    def text(self) -> str:
-        return "".join(part if isinstance(part, str) else part.text for part in self.parts)
-
-    @property
-    def kinds(self) -> list[str]:
-        return self.attributes.get("class", "").split()
-
-    def all(self, tag: str, kind: str | None = None, deep: bool = True) -> list[Element]:
-        """Elements of that tag and class below, or just below."""
-        found = []
-        for part in self.parts:
-            if isinstance(part, Element):
-                found += [part] * (part.tag == tag and (kind is None or kind in part.kinds))
-                found += part.all(tag, kind) if deep else []
-        return found
-
-    def badges(self) -> list[str]:
-        """Of a step, not of what is below."""
-        return [badge.text for badge in self.all("div", "head", deep=False)[0].all("span", "badge")]
-
-
-class Reader(HTMLParser):
-    """Reads a page and refuses elements that are not closed in their order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.root = Element("", {})
-        self._open = [self.root]
-        self.feed(text)
-        self.close()
-        assert self._open == [self.root]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len(attrs) == len(dict(attrs))
-        element = Element(tag, {name: value or "" for name, value in attrs})
-        self._open[-1].parts.append(element)
-        if tag not in {"meta", "input", "br"}:
-            self._open.append(element)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop().tag == tag
-
-    def handle_data(self, data: str) -> None:
-        self._open[-1].parts.append(data)
-
-    def handle_comment(self, data: str) -> None:
-        raise AssertionError(f"a comment: {data}")
-
-
 def read(folder: Path, **choice: Any) -> Element:
-    return Reader(tree_page(select_trees(folder, TreeChoice(**choice)))).root
+    return Reader(tree_page(select_trees(folder, TreeChoice(**choice))), VOID).root
 
 
 def drawn(root: Element) -> Element:
@@ -326,7 +269,7 @@ def test_whatever_a_model_wrote_is_text(tmp_path: Path, attack: str) -> None:
     rows = [replace_text(r, attack + "\\boxed{" + attack + "}") if r["node"] else r for r in ROWS]
     search = replace(SEARCH, problem=problem, setting=attack)
     written = tree_page(select_trees(write(tmp_path, (search, rows)), TreeChoice(problem=attack)))
-    root = Reader(written).root
+    root = Reader(written, VOID).root
     shown = attack + "\\boxed{" + attack + "}"
     assert all(text_of(step) == shown for step in root.all("li"))
     assert [dd.text for dd in root.all("dl", "ask")[0].all("dd")] == [attack, attack]
@@ -340,7 +283,7 @@ def test_whatever_a_model_wrote_is_text(tmp_path: Path, attack: str) -> None:
 
 def test_the_page_needs_nothing_else(stage: Path) -> None:
     text = tree_page(select_trees(stage, TreeChoice()))
-    root = Reader(text).root
+    root = Reader(text, VOID).root
     assert not re.search(r"https?:|//[a-z]|url\(|@import| src=", text)
     policy = next(m.attributes["content"] for m in root.all("meta") if "http-equiv" in m.attributes)
     assert policy.startswith("default-src 'none';")
@@ -401,7 +344,7 @@ def test_a_tree_of_ten_thousand_nodes_is_shown_in_part(tmp_path: Path) -> None:
     folder = write(tmp_path, (result, rows))
     text = tree_page(select_trees(folder, TreeChoice()))
     assert len(text) < 3_000_000
-    root = Reader(text).root
+    root = Reader(text, VOID).root
     assert len(root.all("li")) == MOST_NODES - 1
     sentence = f"{10_241 - MOST_NODES:,} nodes of 10,241 (equal siblings counted once) left out: a page shows"
     assert f"{sentence} {MOST_NODES:,}, first what is on" in root.text
