@@ -21,7 +21,7 @@ from inference.search.flops import engine_flops, scorer_flops, total
 from inference.search.results import Cost
 from inference.search.scoring import NodeScorer
 from inference.search.strategies.strategy import SearchStrategy
-from inference.search.tree import Extend, Node, Tree, finished
+from inference.search.tree import Extend, Node, Strategy, Tree, finished
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class _Run:
     """One problem under way."""
 
     tree: Tree
+    strategy: Strategy
     rows: int
     start: float
     wishes: Sequence[Extend] = ()
@@ -131,19 +132,17 @@ class Driver:
     def run(self, problems: Sequence[Task]) -> Iterator[list[Searched]]:
         """See `search`."""
         waiting, live = deque(problems), []
-        strategies = {}
         while waiting or live:
             for run in self._admit(waiting, live):
                 live.append(run)
-                strategies[run] = self.strategy.run(run.tree)
-                self._send(run, strategies[run], None)
+                self._send(run, None)
             over = [run for run in live if run.candidates is not None]
             if over:
                 live = [run for run in live if run.candidates is None]
                 yield [self._searched(run) for run in over]
             elif live:
                 for run, children in zip(live, self._round(live), strict=True):
-                    self._send(run, strategies[run], children)
+                    self._send(run, children)
 
     def _admit(self, waiting: deque[Task], live: Sequence[_Run]) -> Iterator[_Run]:
         """Problems that there is room for, one in any case."""
@@ -155,7 +154,7 @@ class Driver:
             tree = Tree(
                 problem=problem, prompt=prompt, tags=self.tags, max_tokens=self.budget.params.max_tokens
             )
-            run = _Run(tree=tree, rows=self.strategy.rows, start=self.clock())
+            run = _Run(tree, self.strategy.run(tree), rows=self.strategy.rows, start=self.clock())
             rows, tokens = rows + run.rows, tokens + run.live_tokens
             if not alone and (rows > self.budget.live_rows or tokens > self.budget.live_tokens):
                 return
@@ -163,17 +162,17 @@ class Driver:
             waiting.popleft()
             yield run
 
-    def _send(self, run: _Run, strategy: object, children: list[Node] | None) -> None:
-        """Let a strategy go on; its wishes, or its candidates, go to the run."""
+    def _send(self, run: _Run, children: list[Node] | None) -> None:
+        """Let a strategy begin, or go on with its children; its wishes, or its candidates, go to the run."""
         try:
-            run.wishes = strategy.send(children)  # type: ignore[attr-defined]
+            run.wishes = next(run.strategy) if children is None else run.strategy.send(children)
         except StopIteration as stop:
             run.candidates = [node for node in stop.value if node.end]
             self.counts["unfinished"] += len(stop.value) - len(run.candidates)
             return
         left = self._left(run)
         if left is not None and left < sum(ask.count for ask in run.wishes):
-            strategy.close()  # type: ignore[attr-defined]
+            run.strategy.close()
             run.candidates = finished(run.tree.ended)
             self.counts["budget_stops"] += 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 
@@ -41,15 +42,19 @@ def flops_of(model: Any) -> Flops:
 def engine_flops(engine: Any) -> Flops | None:
     """Of an engine's model: the loaded one, or one by the config that a folder or the hub's cache has; None
     where neither is at hand, as behind a server."""
+    model = getattr(engine, "model", None)
+    return _flops_by_config(engine.name) if model is None else flops_of(model)
+
+
+@cache
+def _flops_by_config(name: str) -> Flops | None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from inference.models import locate
 
-    if (model := getattr(engine, "model", None)) is not None:
-        return flops_of(model)
     try:
-        config = AutoConfig.from_pretrained(locate(engine.name), local_files_only=True)
+        config = AutoConfig.from_pretrained(locate(name), local_files_only=True)
         with torch.device("meta"):
             return flops_of(AutoModelForCausalLM.from_config(config))
     except (OSError, ValueError, AttributeError):  # no config at hand, or a model of another kind

@@ -132,8 +132,9 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     def records() -> Iterator[Record]:
         return all_records(folder, len(settings), ids)
 
-    write_tables(config, records, bad, folder)
-    metrics = search_metrics([record.result for record in records()], bad, counts)
+    results = [record.result for record in records()]
+    write_tables(config, results, records, bad, folder)
+    metrics = search_metrics(results, bad, counts)
     remove_journals(folder)
     return metrics
 
@@ -236,12 +237,16 @@ def _search_lot(
 
 
 def write_tables(
-    config: SearchConfig, records: Callable[[], Iterator[Record]], bad: Sequence[Rejected], folder: Path
+    config: SearchConfig,
+    results: Sequence[SearchResult],
+    records: Callable[[], Iterator[Record]],
+    bad: Sequence[Rejected],
+    folder: Path,
 ) -> None:
     """searches, nodes, attempts (the candidates of all settings) and step_labels."""
     form = thinking_format(config.thinking_format)
     labels = (row for r in records() for row in labelled_rows(r, form, config.step_separator))
-    write_rows(table_path(folder, "searches"), (result_row(r.result) for r in records()), "searches")
+    write_rows(table_path(folder, "searches"), map(result_row, results), "searches")
     write_rows(table_path(folder, "nodes"), (row for r in records() for row in r.nodes), "nodes")
     write_attempts(folder, _numbered(records()))
     write_rows(table_path(folder, "step_labels"), labels, "step_labels")

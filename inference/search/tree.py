@@ -9,7 +9,7 @@ batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -165,13 +165,3 @@ def finished(nodes: Sequence[Node]) -> list[Node]:
 def opened(nodes: Sequence[Node]) -> list[Node]:
     """Those that text can follow."""
     return [node for node in nodes if node.is_open]
-
-
-def leaves(node: Node) -> Iterator[Node]:
-    """Ends of paths below a node, and itself where it is one."""
-    stack = [node]
-    while stack:
-        here = stack.pop()
-        if here.end:
-            yield here
-        stack += reversed(here.children)

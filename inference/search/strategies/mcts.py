@@ -28,12 +28,12 @@ class Visits:
 
 @dataclass(eq=False)
 class Statistics:
-    """Visits of the nodes that were expanded; lookups of others give none."""
+    """Visits of the root and of all nodes that are part of the search."""
 
     of: dict[Node, Visits] = field(default_factory=dict)
 
     def __getitem__(self, node: Node) -> Visits:
-        return self.of.setdefault(node, Visits())
+        return self.of[node]
 
     def children(self, node: Node) -> list[Node]:
         """Those that are part of the search; rollouts are not."""
