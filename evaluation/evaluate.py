@@ -9,17 +9,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.language import SCRIPT_OF
 from data.schema import Attempt, Problem
 from data.sources import load_problems, parse_source
 from data.stage import rank, run_stage
 from data.store import read_problems, write_attempts, write_rejected
-from evaluation.metrics import majority_at_k, pass_at_k, summarise
-from evaluation.votes import voted_answers
+from evaluation.problem_values import (
+    METRICS,
+    ProblemValues,
+    Values,
+    interval,
+    measure_problems,
+    summarise_values,
+    write_problem_values,
+)
 from inference.options import GenerationOptions
 from inference.sample import attempt_metrics, draw, remove_journals
-from rewards.policy import DEFAULT_POLICY, Policy, parse_policy
+from rewards.policy import parse_policy
 
 logger = logging.getLogger(__name__)
+
+SETTINGS = (
+    *("temperature", "top_p", "top_k", "num_completions", "max_tokens", "bad_words"),
+    *("prompt_style", "system_prompt", "question_suffix", "thinking_format", "language", "policy"),
+    *("max_thinking_tokens", "min_thinking_tokens", "waits", "resample_longer_than"),
+)
+"""Fields that decide what the numbers mean."""
 
 
 @dataclass(kw_only=True)
@@ -32,6 +47,8 @@ class EvaluateConfig(GenerationOptions):
     """Completions per problem; 1 with temperature 0 is greedy decoding."""
     k: list[int] = field(default_factory=lambda: [1])
     """pass@k and maj@k are reported for these k; none may exceed num_completions."""
+    language: str | None = "en"
+    """Language (ISO 639-1) whose share of the thinking's words is measured; null leaves it out."""
 
     def __post_init__(self) -> None:
         GenerationOptions.__post_init__(self)
@@ -44,6 +61,11 @@ class EvaluateConfig(GenerationOptions):
                 )
         if self.temperature == 0 and self.num_completions > 1:
             raise ValueError("num_completions: greedy completions (temperature 0) are all the same; use 1")
+        if self.language is not None and self.language not in SCRIPT_OF:
+            raise ValueError(
+                f"language: {self.language!r} is not one of {', '.join(sorted(SCRIPT_OF))}; "
+                "null leaves it out"
+            )
 
 
 def check_benchmarks(entries: list[dict]) -> None:
@@ -71,7 +93,7 @@ def benchmark_name(entry: dict) -> str:
 
 
 def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Any]:
-    """Draw completions for every benchmark, write attempts.parquet and the table of metrics."""
+    """Draw completions for every benchmark; write attempts.parquet and problem_values.json, print a table."""
     benchmarks = {
         benchmark_name(entry): load_benchmark(entry, i) for i, entry in enumerate(config.benchmarks)
     }
@@ -82,11 +104,13 @@ def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Any]:
     by_problem: dict[str, list[Attempt]] = defaultdict(list)
     for attempt in attempts:
         by_problem[attempt.problem.id].append(attempt)
-    policy = parse_policy(config.policy)
-    results = {
-        name: benchmark_metrics([by_problem[p.id] for p in problems], config.k, config.seed, policy)
-        for name, problems in benchmarks.items()
-    }
+    groups = {name: [by_problem[p.id] for p in problems] for name, problems in benchmarks.items()}
+    how = (config.k, parse_policy(config.policy), config.thinking_format, config.language)
+    values = {name: measure_problems(each, *how) for name, each in groups.items()}
+    results = {name: benchmark_metrics(groups[name], values[name], config.seed) for name in benchmarks}
+    ids = {name: [problem.id for problem in problems] for name, problems in benchmarks.items()}
+    settings = {"model": config.model_name_or_path, **{name: getattr(config, name) for name in SETTINGS}}
+    write_problem_values(folder, ProblemValues(settings=settings, ids=ids, values=values))
     write_attempts(folder, attempts)
     write_rejected(folder, bad)
     remove_journals(folder)
@@ -118,53 +142,44 @@ def load_benchmark(entry: dict, index: int) -> list[Problem]:
 
 
 def benchmark_metrics(
-    groups: Sequence[Sequence[Attempt]], ks: Sequence[int], seed: int, policy: Policy = DEFAULT_POLICY
+    groups: Sequence[Sequence[Attempt]], values: dict[str, Values], seed: int
 ) -> dict[str, Any]:
-    """pass@k and maj@k with bootstrap intervals over problems, verdict shares and tokens.
+    """Verdict shares and tokens over all attempts, and each metric with its bootstrap interval over problems.
 
-    `groups`: the attempts of each problem; an empty group (a problem that could not be put to the model)
-    counts as 0. `policy`: which answers are equal and vote together.
+    `groups`: the attempts of each problem; `values`: `measure_problems` of them. `language_judged` is the
+    number of completions that `language_share` rests on; without any it is null.
     """
     flat = [attempt for group in groups for attempt in group]
     results: dict[str, Any] = {"problems": len(groups), **(attempt_metrics(flat) if flat else {})}
-    votes = voted_answers(groups, policy) if max(ks, default=1) > 1 else []
-    for k in ks:
-        passes = [_pass(group, k) for group in groups]
-        results[f"pass@{k}"] = summarise(passes, seed=seed)
-        if k > 1:
-            results[f"maj@{k}"] = summarise(
-                [_majority(group, answers, k) for group, answers in zip(groups, votes, strict=True)],
-                seed=seed,
-            )
+    for metric, each in values.items():
+        if metric == "language_judged":
+            results[metric] = sum(count or 0 for count in each)
+        else:
+            results[metric] = summarise_values(metric, each, seed)
     return results
 
 
-def _pass(group: Sequence[Attempt], k: int) -> float:
-    return pass_at_k(len(group), sum(a.verdict == "correct" for a in group), k) if group else 0.0
-
-
-def _majority(group: Sequence[Attempt], answers: Sequence[str | None], k: int) -> float:
-    return majority_at_k(answers, [a.verdict == "correct" for a in group], k) if group else 0.0
-
-
 def print_table(results: dict[str, dict[str, Any]], config: EvaluateConfig) -> None:
-    """Print one line per benchmark."""
+    """Print one line per metric, with a column for each benchmark."""
     from rich.console import Console
     from rich.table import Table
 
-    columns = [f"pass@{k}" for k in config.k] + [f"maj@{k}" for k in config.k if k > 1]
     how = (
         "greedy"
         if config.temperature == 0
         else f"T {config.temperature}, {config.num_completions} completions"
     )
     table = Table(title=f"{config.model_name_or_path} ({config.prompt_style}, {how}; 95 % intervals)")
-    for column in ("benchmark", "problems", *columns, "unverifiable", "truncated", "thinking tokens"):
-        table.add_column(column, justify="left" if column == "benchmark" else "right")
-    for name, r in results.items():
-        cells = [f"{r[c]['mean']:.3f} [{r[c]['low']:.3f}, {r[c]['high']:.3f}]" for c in columns]
-        shares = [f"{r[key]:.3f}" for key in ("unverifiable", "truncated")]
-        table.add_row(name, str(r["problems"]), *cells, *shares, f"{r['mean_thinking_tokens']:.0f}")
+    table.add_column("metric")
+    for name, found in results.items():
+        table.add_column(f"{name} ({found['problems']})", justify="right")
+    ks = [*(f"pass@{k}" for k in config.k), *(f"maj@{k}" for k in config.k if k > 1)]
+    for metric in (*ks, *METRICS[1:]):
+        summaries = [found.get(metric) for found in results.values()]
+        if any(summaries):
+            table.add_row(metric.replace("_", " "), *(interval(summary, metric) for summary in summaries))
+    shares = [found.get("unverifiable") for found in results.values()]
+    table.add_row("unverifiable", *("-" if share is None else f"{share:.3f}" for share in shares))
     Console().print(table)
 
 

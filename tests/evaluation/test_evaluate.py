@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 
 from data.schema import Attempt, Completion, Outcome, Problem
 from data.store import read_attempts
+from data.thinking import FORMATS
 from evaluation.evaluate import EvaluateConfig, benchmark_metrics, evaluate
+from evaluation.problem_values import measure_problems, read_problem_values, summarise_values
 
 
 def group(problem: str, verdicts: list[tuple[Outcome, str]]) -> list[Attempt]:
@@ -37,7 +40,7 @@ def test_metrics_of_groups_worked_by_hand() -> None:
         group("b", [("correct", "1"), ("correct", "1.0"), ("wrong", "3"), ("unverifiable", "x+y")]),
         [],
     ]
-    metrics = benchmark_metrics(groups, [1, 2, 4], seed=0)
+    metrics = benchmark_metrics(groups, measure_problems(groups, [1, 2, 4]), seed=0)
     assert metrics["problems"] == 3
     assert metrics["pass@1"]["mean"] == pytest.approx((1 / 4 + 1 / 2 + 0) / 3)
     assert metrics["pass@2"]["mean"] == pytest.approx((1 / 2 + 5 / 6 + 0) / 3)
@@ -45,7 +48,79 @@ def test_metrics_of_groups_worked_by_hand() -> None:
     assert metrics["maj@4"]["mean"] == pytest.approx((0 + 1 + 0) / 3)
     assert metrics["unverifiable"] == pytest.approx(1 / 8)
     assert "maj@1" not in metrics
+    assert metrics["accuracy"] == metrics["pass@1"]
     assert metrics["pass@1"]["low"] <= metrics["pass@1"]["mean"] <= metrics["pass@1"]["high"]
+
+
+WORDS = "We add the two numbers and then we look at the result again."
+FOREIGN = "Wir addieren die beiden Zahlen und sehen uns dann das Ergebnis noch einmal an."
+
+
+def written(
+    problem: str, texts: list[str], thinking_format: str = "think_tags", tokens: int = 10
+) -> list[Attempt]:
+    """Attempts of one problem that wrote these texts; the thinking of the i-th takes i + 1 times `tokens`."""
+    attempts = []
+    for i, (attempt, text) in enumerate(
+        zip(group(problem, [("wrong", "")] * len(texts)), texts, strict=True)
+    ):
+        split = FORMATS[thinking_format].split(text)
+        completion = replace(
+            attempt.completion,
+            text=text,
+            thinking=split.thinking,
+            response=split.response,
+            thinking_tokens=(i + 1) * tokens,
+            completion_tokens=(i + 2) * tokens,
+            finish_reason="length" if not split.response else "stop",
+        )
+        attempts.append(replace(attempt, index=i, completion=completion))
+    return attempts
+
+
+def test_format_language_and_tokens_worked_by_hand() -> None:
+    form = FORMATS["think_tags"]
+    groups = [
+        written("a", [form.render(WORDS, "3"), form.render(FOREIGN, "3"), f"<think>\n{WORDS}", "3"]),
+        written("b", [form.render("1+1", "2"), form.render("2", "2") + "<think>"]),
+        [],
+    ]
+    metrics = benchmark_metrics(groups, measure_problems(groups, [1]), seed=0)
+    # two of four and one of two are one thinking block and a response; a problem without completions has none
+    assert metrics["formatted"]["mean"] == pytest.approx((2 / 4 + 1 / 2) / 2)
+    assert metrics["formatted"]["problems"] == 2
+    # only the three thinkings with words are judged; "1+1" and "2" say nothing
+    assert metrics["language_judged"] == 3
+    assert metrics["language_share"]["mean"] == pytest.approx(2 / 3)
+    assert metrics["language_share"]["problems"] == 1
+    assert metrics["truncated_share"]["mean"] == pytest.approx((1 / 4 + 0) / 2)
+    assert metrics["thinking_tokens"]["mean"] == pytest.approx((25 + 15) / 2)
+    assert metrics["completion_tokens"]["mean"] == pytest.approx((35 + 25) / 2)
+    for name in ("formatted", "truncated_share", "thinking_tokens", "completion_tokens"):
+        assert metrics[name]["low"] <= metrics[name]["mean"] <= metrics[name]["high"]
+    assert metrics["accuracy"]["problems"] == 3
+
+
+def test_the_format_is_that_of_the_recipe_and_language_may_be_left_out() -> None:
+    groups = [written("a", [FORMATS["s1"].render(WORDS, "3")], "s1")]
+    values = measure_problems(groups, [1], thinking_format="s1", language="de")
+    assert (values["formatted"], values["language_share"]) == ([1.0], [0.0])
+    values = measure_problems(groups, [1], language=None)
+    assert values["formatted"] == [0.0]
+    assert "language_share" not in values
+
+
+def test_what_no_problem_has_is_null_and_equal_tokens_have_no_width() -> None:
+    groups = [written("a", ["3"]), written("b", ["4"])]
+    metrics = benchmark_metrics(groups, measure_problems(groups, [1]), seed=0)
+    assert metrics["language_share"] is None
+    assert metrics["language_judged"] == 0
+    assert summarise_values("thinking_tokens", [0, None, 0]) == {
+        "mean": 0,
+        "low": 0,
+        "high": 0,
+        "problems": 2,
+    }
 
 
 def configure(tiny_model: Path, benchmarks: list[dict], **options: Any) -> EvaluateConfig:
@@ -73,6 +148,12 @@ def test_evaluate_keeps_every_completion_and_reports_each_benchmark(
     assert metrics["benchmarks"]["few"]["problems"] == 2
     assert metrics["tokens"] == sum(a.completion.completion_tokens for a in attempts)
     assert "pass@3" in capsys.readouterr().out
+    found = read_problem_values(tmp_path / "out")
+    assert found.ids["few"] == found.ids["all"][:2]
+    assert found.settings["thinking_format"] == "think_tags"
+    for name, seen in metrics["benchmarks"].items():
+        for metric in ("accuracy", "maj@3", "formatted", "thinking_tokens"):
+            assert summarise_values(metric, found.values[name][metric]) == seen[metric]
 
 
 @pytest.mark.parametrize(
@@ -81,9 +162,10 @@ def test_evaluate_keeps_every_completion_and_reports_each_benchmark(
         ({"num_completions": 2, "k": [1, 4]}, "k: 4 is not between 1 and num_completions=2"),
         ({"k": [0]}, "k: 0"),
         ({"temperature": 0, "num_completions": 4}, "greedy completions"),
+        ({"language": "english"}, "language: 'english' is not one of am, .*null leaves it out"),
     ],
 )
-def test_k_beyond_what_was_drawn_is_refused(
+def test_options_that_measure_nothing_are_refused(
     tiny_model: Path, source: dict, options: dict, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from data.schema import Attempt, Problem, written_completion
-from evaluation.evaluate import benchmark_metrics
+from evaluation.problem_values import measure_problems
 from evaluation.votes import voted_answers
 from rewards.policy import Policy
 
@@ -33,4 +33,4 @@ def test_equal_answers_are_written_as_the_first_of_them() -> None:
 def test_equal_wrong_answers_outvote_a_right_one() -> None:
     """By strings this would be a tie of three."""
     group = attempts("(x+1)^2", "x^2+2x+1", "x^2", right="x^2")
-    assert benchmark_metrics([group], [1, 3], seed=0)["maj@3"]["mean"] == pytest.approx(0)
+    assert measure_problems([group], [1, 3])["maj@3"] == [pytest.approx(0)]
