@@ -33,9 +33,25 @@ def training_tokenizer(
         if token not in tokenizer.get_vocab():
             raise ValueError(f"{key}: {token!r} is not in the tokenizer's vocabulary")
         setattr(tokenizer, key, token)
-    if chat_template_path and chat_template_path.endswith((".jinja", ".j2")):
-        tokenizer.chat_template = Path(chat_template_path).read_text(encoding="utf-8")
+    if chat_template_path:
+        tokenizer.chat_template = _chat_template(chat_template_path, trust_remote_code=trust_remote_code)
     return tokenizer
+
+
+def _chat_template(path: str, *, trust_remote_code: bool) -> Any:
+    """The template in a .jinja file, or that of another model's tokenizer.
+
+    Raises:
+        ValueError: no such file, or that tokenizer has none.
+    """
+    if path.endswith((".jinja", ".j2")):
+        if not Path(path).is_file():
+            raise ValueError(f"chat_template_path: {path}: no such file")
+        return Path(path).read_text(encoding="utf-8")
+    template = load_tokenizer(path, trust_remote_code=trust_remote_code).chat_template
+    if template is None:
+        raise ValueError(f"chat_template_path: the tokenizer of {path} has no chat template")
+    return template
 
 
 def model_init_kwargs(model: ModelConfig, given: dict[str, Any] | str | None) -> dict[str, Any]:
