@@ -106,6 +106,11 @@ STAGES = {
         help="benchmarks: accuracy, pass@k, maj@k with intervals",
         parallel=True,
     ),
+    "compare": Stage(
+        module="evaluation.compare",
+        configs=("evaluation.compare:CompareConfig",),
+        help="evaluations side by side: what each stage did to accuracy, format, language and length",
+    ),
     "evaluate_prm": Stage(
         module="evaluation.evaluate_prm",
         configs=("evaluation.evaluate_prm:EvaluatePrmConfig",),
