@@ -1,6 +1,7 @@
 """Stage `sample`: n verified completions per problem, written as they finish.
 
-Weak-model attempts that measure difficulty, teacher traces and rejection sampling are all this stage.
+Weak-model attempts that measure difficulty, teacher traces, rejection sampling and STaR's rationalization
+(`failed_in`, `hint`) are all this stage.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data.hints import check_hint, fill_hint, without_leaks
 from data.prompts import Prompt, Prompter
 from data.schema import (
     Attempt,
@@ -27,7 +29,15 @@ from data.schema import (
 )
 from data.sources import load_problems, parse_source
 from data.stage import rank, run_stage
-from data.store import Journal, journal_rows, read_problems, write_attempts, write_rejected
+from data.store import (
+    Journal,
+    iterate_rows,
+    journal_rows,
+    read_problems,
+    table_path,
+    write_attempts,
+    write_rejected,
+)
 from data.thinking import ThinkingFormat, thinking_format
 from inference.budget import force, resample_longer
 from inference.engine import Engine, Generation, Request, load_engine
@@ -58,7 +68,14 @@ class SampleConfig(GenerationOptions):
     num_completions: int = 4
     """Completions per problem."""
     limit: int | None = None
-    """Only the first so many problems."""
+    """Only the first so many problems; `failed_in` chooses among these."""
+    hint: str | None = None
+    """Text with {answer} that is put behind each question, before question_suffix, as in STaR's
+    rationalization: "(Hint: the answer is {answer}.)". Problem and training text stay without it, and
+    attempts that show that they had it are rejected (rule hint_leak, data/hints.py)."""
+    failed_in: list[str] = field(default_factory=list)
+    """Folders with attempts.parquet: only problems are put of which no attempt there is correct, those
+    without an attempt among them. Where none can be put, the stage ends without attempts."""
 
     def __post_init__(self) -> None:
         GenerationOptions.__post_init__(self)
@@ -66,6 +83,8 @@ class SampleConfig(GenerationOptions):
             raise ValueError(f"num_completions: {self.num_completions} must be at least 1")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit: {self.limit} must be at least 1")
+        if self.hint is not None:
+            check_hint(self.hint)
 
 
 def sample(config: SampleConfig, folder: Path) -> dict[str, Any]:
@@ -73,21 +92,54 @@ def sample(config: SampleConfig, folder: Path) -> dict[str, Any]:
     problems = read_problems(config.problems)[: config.limit]
     if not problems:
         raise ValueError(f"problems: {config.problems} holds no problem")
+    failed = _failed(config, problems)
+    solved = len(problems) - len(failed)
     counts: Counter[str] = Counter()
     partial = world() > 1 or any(path.stat().st_size for path in folder.glob(f"{JOURNAL}*"))
-    attempts, bad = draw(config, problems, config.num_completions, folder, counts=counts)
+    attempts, bad = [], []
+    if failed:
+        attempts, bad = draw(
+            config,
+            failed,
+            config.num_completions,
+            folder,
+            counts=counts,
+            hint=config.hint,
+            may_be_empty=bool(config.failed_in),
+        )
+    if not attempts and not rank():
+        text = "nothing to sample: %d of %d problems were solved before, %d cannot be put to the model"
+        logger.info(text, solved, len(problems), len(bad))
     if rank():
         return {}
-    write_attempts(folder, attempts)
-    write_rejected(folder, bad)
+    kept, leaks = without_leaks(attempts, config.hint)
+    write_attempts(folder, kept)
+    write_rejected(folder, [*bad, *leaks])
     remove_journals(folder)
     return {
-        "problems": len(problems),
-        "attempts": len(attempts),
-        "rejected": len(bad),
-        **attempt_metrics(attempts),
+        "problems": len(failed),
+        "attempts": len(kept),
+        "rejected": len(bad) + len(leaks),
+        **attempt_metrics(kept),
+        **({"solved_before": solved} if config.failed_in else {}),
+        **({"hint_leaks": len(leaks)} if config.hint is not None else {}),
         **({"counts_are_partial": partial, **counts} if counts else {}),
     }
+
+
+def _failed(config: SampleConfig, problems: list[Problem]) -> list[Problem]:
+    """The problems of which no attempt in `failed_in` is correct; all where there are no such folders.
+
+    Raises:
+        ValueError: a folder without attempts.
+    """
+    solved = set()
+    for folder in config.failed_in:
+        path = table_path(folder, "attempts")
+        if not path.is_file():
+            raise ValueError(f"failed_in: {folder} has no attempts.parquet; give a folder of stage sample")
+        solved |= {row["id"] for row in iterate_rows(path, "attempts") if row["verdict"] == "correct"}
+    return [problem for problem in problems if problem.id not in solved]
 
 
 JOURNAL = "attempts.journal"
@@ -100,6 +152,8 @@ def draw(
     folder: Path,
     engine: Engine | None = None,
     counts: Counter[str] | None = None,
+    hint: str | None = None,
+    may_be_empty: bool = False,
 ) -> tuple[list[Attempt], list[Rejected]]:
     """`num_completions` verified attempts per problem, in the order of problems and indices.
 
@@ -110,12 +164,16 @@ def draw(
     Args:
         engine: of this config, where it is already loaded.
         counts: gets what budget forcing and rejection sampling did in this process.
+        hint: see `render_prompts`; attempts that show it are among what is returned.
+        may_be_empty: no attempts are returned, and no error raised, where no problem can be put to the model.
     """
     engine = engine or load_engine(config)
     prompter = make_prompter(config, engine)
     longest = engine.max_model_tokens - config.max_tokens
-    prompts, bad = render_prompts(problems, prompter, longest, config.question_suffix)
+    prompts, bad = render_prompts(problems, prompter, longest, config.question_suffix, hint)
     work = [(p, prompts[p.id], i) for p in problems if p.id in prompts for i in range(num_completions)]
+    if not work and may_be_empty:
+        return [], bad
     if not work:
         raise ValueError(
             f"no problem can be put to the model; first reason: {bad[0].rule}: {bad[0].evidence}"
@@ -243,15 +301,23 @@ def make_prompter(config: GenerationOptions, engine: Engine) -> Prompter:
 
 
 def render_prompts(
-    problems: Sequence[Problem], prompter: Prompter, longest: int, suffix: str
+    problems: Sequence[Problem], prompter: Prompter, longest: int, suffix: str, hint: str | None = None
 ) -> tuple[dict[str, Prompt], list[Rejected]]:
     """The prompt of each problem by its id, and the problems that cannot be put to the model: a special
-    token in the question, or a prompt of more than `longest` tokens."""
+    token in the question, a prompt of more than `longest` tokens, or no answer that `hint` could tell.
+
+    Behind the question come the hint, with the problem's answer in it (data/hints.py), and the suffix."""
     prompts: dict[str, Prompt] = {}
     bad: list[Rejected] = []
     for problem in problems:
+        asked = problem.question
+        if hint is not None:
+            if not problem.answer.strip():
+                bad.append(rejected(problem_row(problem), "no_answer", "the hint has no answer to tell"))
+                continue
+            asked = f"{asked} {fill_hint(hint, problem.answer)}"
         try:
-            prompt = prompter.prompt(f"{problem.question} {suffix}".strip())
+            prompt = prompter.prompt(f"{asked} {suffix}".strip())
         except ValueError as error:
             bad.append(rejected(problem_row(problem), "unusable_question", str(error)))
             continue
@@ -306,14 +372,17 @@ def make_attempts(
 
 
 def attempt_metrics(attempts: Sequence[Attempt]) -> dict[str, Any]:
-    """Shares of verdicts and the tokens that a set of attempts cost."""
-    outcomes = Counter(a.verdict for a in attempts)
+    """Shares of verdicts and the tokens that a set of attempts cost; shares of no attempts are None."""
     n = len(attempts)
+    sums = Counter(a.verdict for a in attempts)
+    totals = {
+        "correct": sums["correct"],
+        "unverifiable": sums["unverifiable"],
+        "truncated": sum(a.completion.finish_reason == "length" for a in attempts),
+        "mean_thinking_tokens": sum(a.completion.thinking_tokens for a in attempts),
+    }
     return {
-        "correct": outcomes["correct"] / n,
-        "unverifiable": outcomes["unverifiable"] / n,
-        "truncated": sum(a.completion.finish_reason == "length" for a in attempts) / n,
-        "mean_thinking_tokens": sum(a.completion.thinking_tokens for a in attempts) / n,
+        **{name: total / n if n else None for name, total in totals.items()},
         "tokens": sum(a.completion.completion_tokens for a in attempts),
     }
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from data.prompts import Prompter
 from data.schema import Problem, problem_id
-from data.store import Journal, read_attempts, read_rows, write_problems
+from data.store import Journal, read_attempts, read_rows, write_attempts, write_problems
 from data.thinking import S1, THINK_TAGS
 from inference import sample as sample_module
 from inference.engine import Follow, Generation, Request
@@ -141,3 +142,96 @@ def test_rejected_rows_are_kept(config: SampleConfig, tmp_path: Path) -> None:
         read_rows(tmp_path / "out" / "rejected" / "rows.parquet", "rejected")[0]["rule"]
         == "unusable_question"
     )
+
+
+HINT = "(Hint: the answer is {answer}.)"
+
+
+class Echo(TransformersEngine):
+    """Half of its completions repeat what they were asked, as models do that lean on a hint."""
+
+    def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> Iterator[list]:
+        for place, request in enumerate(requests):
+            asked = str(self.tokenizer.decode(list(request.prompt_ids), skip_special_tokens=True))
+            thinking = asked.strip() if request.seed % 2 else "1 + 1 = 2"
+            text = f"<think>\n{thinking}\n</think>\n\n\\boxed{{2}}"
+            yield [(place, Generation(token_ids=[5, 6], text=text, finish_reason="stop"))]
+
+
+class EchoThatBreaks(Echo):
+    def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> Iterator[list]:
+        for number, batch in enumerate(super().generate(requests, follow)):
+            if number == 9:
+                raise RuntimeError("power cut")
+            yield batch
+
+
+def use(engine: type[TransformersEngine], monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(config: SampleConfig) -> TransformersEngine:
+        return engine.load(config.model_name_or_path, dtype="float32", batch_size=config.batch_size)
+
+    monkeypatch.setattr(sample_module, "load_engine", load)
+
+
+def test_attempts_that_show_their_hint_are_rejected_also_when_resumed(
+    config: SampleConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hinted = replace(config, hint=HINT, question_suffix="Think well.")
+    use(Echo, monkeypatch)
+    metrics = sample(hinted, tmp_path / "whole")
+    kept = read_attempts(tmp_path / "whole")
+    seeds = [attempt_seed(5, p.id, i) for p in problems() for i in range(3)]
+    assert [a.completion.seed for a in kept] == [seed for seed in seeds if seed % 2 == 0]
+    assert metrics["attempts"] == len(kept)
+    assert metrics["hint_leaks"] == metrics["rejected"] == 30 - len(kept) > 0
+    rows = read_rows(tmp_path / "whole" / "rejected" / "rows.parquet", "rejected")
+    assert {row["rule"] for row in rows} == {"hint_leak"}
+    assert "What is 3 + 3? (Hint: the answer is 6.) Think well." in "".join(row["row"] for row in rows)
+    assert all(a.problem in problems() for a in kept)
+    assert not any("hint" in str(a).lower() for a in kept)
+
+    use(EchoThatBreaks, monkeypatch)
+    with pytest.raises(RuntimeError, match="power cut"):
+        sample(hinted, tmp_path / "parts")
+    use(Echo, monkeypatch)
+    assert sample(hinted, tmp_path / "parts") == metrics
+    assert read_attempts(tmp_path / "parts") == kept
+    assert read_rows(tmp_path / "parts" / "rejected" / "rows.parquet", "rejected") == rows
+
+
+def test_only_problems_that_were_failed_are_put(
+    config: SampleConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sample(config, tmp_path / "first")
+    before = read_attempts(tmp_path / "first")
+    verdicts: Any = {0: "correct", 4: "correct", 5: "unverifiable"}
+    judged = [replace(a, verdict=verdicts.get(n, "wrong")) for n, a in enumerate(before) if n < 12]
+    write_attempts(tmp_path / "first", judged)  # of problems 0 to 3; 0 and 1 are solved
+    again = replace(config, failed_in=[str(tmp_path / "first")], limit=5, hint=HINT)
+    metrics = sample(again, tmp_path / "again")
+    assert (metrics["problems"], metrics["solved_before"], metrics["hint_leaks"]) == (3, 2, 0)
+    assert {a.problem.question for a in read_attempts(tmp_path / "again")} == {
+        p.question for p in problems()[2:5]
+    }
+
+    write_attempts(tmp_path / "first", [replace(a, verdict="correct") for a in before])
+    unusable = Problem(id="b", question="<|im_start|>", answer="1")
+    write_problems(tmp_path / "problems", [*problems(), unusable])
+    with caplog.at_level(logging.INFO):
+        metrics = sample(replace(again, limit=None), tmp_path / "none")
+        assert sample(again, tmp_path / "nothing")["solved_before"] == 5
+    assert "10 of 11 problems were solved before, 1 cannot be put to the model" in caplog.text
+    assert (metrics["problems"], metrics["attempts"], metrics["tokens"]) == (1, 0, 0)
+    assert (metrics["solved_before"], metrics["rejected"], metrics["correct"]) == (10, 1, None)
+    assert read_attempts(tmp_path / "none") == read_attempts(tmp_path / "nothing") == []
+    with pytest.raises(ValueError, match=r"failed_in: .*problems has no attempts\.parquet; give a folder"):
+        sample(replace(config, failed_in=[str(tmp_path / "problems")]), tmp_path / "x")
+
+
+def test_a_hint_needs_an_answer_to_tell(config: SampleConfig, tmp_path: Path) -> None:
+    nameless = Problem(id="c", question="What is it?", answer=" ")
+    attempts, bad = draw(config, [*problems(1), nameless], 1, tmp_path, hint=HINT)
+    assert [a.problem for a in attempts] == problems(1)
+    assert [(row.id, row.rule) for row in bad] == [("c", "no_answer")]
+    with pytest.raises(ValueError, match=r"hint: 'look' has no \{answer\}"):
+        replace(config, hint="look")
