@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from data.small_world import build_tokenizer, pretraining_texts
+from data.small_world import build_tokenizer
+from data.small_world_texts import pretraining_texts
 from inference.engine import Request, SamplingParams
 from training.pretrain import PretrainConfig, build_model
 

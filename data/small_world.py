@@ -6,21 +6,20 @@ two digits and every division is exact, so no rule needs explaining. A trace wri
 all lines once more, with `==` for `=`. The labels make it easy for a small model to copy the right operation
 from the question.
 
-Because each line can be checked, the true correctness of every step is known (`check_steps`).
+Because each line can be checked, the true correctness of every step is known (`check_steps`). A line may
+begin with words, `so then A47+8=55`, which mean nothing; they give the thinking a language. What careless
+people write is in data/small_world_texts.py.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import random
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from data.schema import Problem, Role, problem_id
-from data.thinking import THINK_TAGS
+from data.small_talk import TALK_WORDS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 LABELS = "ABCDEFGHIJKL"
 LOWEST, HIGHEST = 10, 99
 WAIT = "Wait"
+ENGLISH_PHRASES = ("so then ", "now we have ", "and this gives ", "after that ", "which leaves ")
+FOREIGN_PHRASES = ("и тогда ", "теперь у нас ", "и это даёт ", "после этого ", "и остаётся ")  # noqa: RUF001
+"""What a line may begin with. data.language takes every mixture of the first for English."""
 
 _MIXES = ("+-", "+-*", "+-/", "+-*/")
 _DOMAINS = {
@@ -37,7 +39,8 @@ _DOMAINS = {
     (True, True): "mixed",
 }
 _QUESTION = re.compile(r"([1-9]\d)((?:; [A-L][-+*/][1-9])+)", re.ASCII)
-_LINE = re.compile(r"([A-L])(\d\d)([-+*/])(\d)==?(\d\d)", re.ASCII)
+_PHRASE = "|".join((*ENGLISH_PHRASES, *FOREIGN_PHRASES))
+_LINE = re.compile(rf"(?:{_PHRASE})?([A-L])(\d\d)([-+*/])(\d)==?(\d\d)", re.ASCII)
 _EVAL_SHARE = 10
 """One question in this many belongs to the eval split."""
 _PATIENCE = 5000
@@ -67,20 +70,11 @@ def _possible(value: int, operators: str) -> list[Operation]:
     return [operation for operation in operations if apply(value, operation) is not None]
 
 
-def _draw_operation(rng: random.Random, value: int, operators: str) -> Operation:
+def draw_operation(rng: random.Random, value: int, operators: str) -> Operation:
     """Operators that are possible are equally likely, however many operands they allow."""
     possible = _possible(value, operators)
     operator = rng.choice(sorted({o for o, _ in possible}))
     return rng.choice([operation for operation in possible if operation[0] == operator])
-
-
-def _reaches_end(value: int, operations: list[Operation]) -> bool:
-    for operation in operations:
-        result = apply(value, operation)
-        if result is None:
-            return False
-        value = result
-    return True
 
 
 # ------------------------------------------------------------------ problems
@@ -106,7 +100,7 @@ def generate_problems(
     problems: dict[str, Problem] = {}
     draws_since_new = 0
     while len(problems) < count:
-        problem = _draw_problem(rng, rng.randint(min_steps, max_steps), split)
+        problem = draw_problem(rng, rng.randint(min_steps, max_steps), split)
         if problem is None or problem.question in problems:
             draws_since_new += 1
         else:
@@ -120,13 +114,13 @@ def generate_problems(
     return list(problems.values())
 
 
-def _draw_problem(rng: random.Random, steps: int, split: Role) -> Problem | None:
+def draw_problem(rng: random.Random, steps: int, split: Role) -> Problem | None:
     """A random problem, None where the question is of the other split."""
     mix = rng.choice(_MIXES)
     start = value = rng.randint(LOWEST, HIGHEST)
     operations: list[Operation] = []
     for _ in range(steps):
-        operation = _draw_operation(rng, value, mix)
+        operation = draw_operation(rng, value, mix)
         operations.append(operation)
         result = apply(value, operation)
         assert result is not None, "only possible operations are drawn"
@@ -172,57 +166,20 @@ def read_question(question: str) -> tuple[int, list[Operation]]:
 
 def solve(problem: Problem) -> str:
     """The thinking of a flawless trace, one line per step."""
-    return "\n".join(_lines(random.Random(0), *read_question(problem.question), slip=0.0, equals="="))
-
-
-def _lines(
-    rng: random.Random,
-    value: int,
-    operations: list[Operation],
-    slip: float,
-    equals: str,
-    careless: bool = False,
-) -> list[str]:
-    """Lines of one pass over the question.
-
-    Each line is wrong with probability `slip`, and its wrong result is then worked with. A careless writer
-    moreover never carries or borrows.
-    """
+    value, operations = read_question(problem.question)
     lines = []
-    for i, operation in enumerate(operations):
+    for label, operation in zip(LABELS, operations, strict=False):
         result = apply(value, operation)
-        assert result is not None, "chains are drawn and slips chosen so that they reach the end"
-        line = (value, operation, result)
-        uncarried = value // 10 * 10 + result % 10
-        if careless and operation[0] in "+-" and _reaches_end(uncarried, operations[i + 1 :]):
-            line = (value, operation, uncarried)
-        elif rng.random() < slip:
-            line = rng.choice(_slips(value, operation, result, operations[i + 1 :]) or [line])
-        (shown, (operator, operand), value) = line
-        lines.append(f"{LABELS[i]}{shown}{operator}{operand}{equals}{value}")
-    return lines
-
-
-def _slips(
-    value: int, operation: Operation, result: int, rest: list[Operation]
-) -> list[tuple[int, Operation, int]]:
-    """Wrong lines that people write: a wrong digit in the result, a miscopied digit of the value or operand.
-
-    Only lines from whose result the rest of the chain can still be worked out.
-    """
-    one_digit_off = [
-        r for r in range(LOWEST, HIGHEST + 1) if (r // 10 == result // 10) != (r % 10 == result % 10)
-    ]
-    lines: list[tuple[int, Operation, int | None]] = [(value, operation, r) for r in one_digit_off]
-    values = [v for v in range(LOWEST, HIGHEST + 1) if (v // 10 == value // 10) != (v % 10 == value % 10)]
-    lines += [(v, operation, apply(v, operation)) for v in values]
-    operands = [(operation[0], n) for n in range(1, 10) if n != operation[1]]
-    lines += [(value, o, apply(value, o)) for o in operands]
-    return [(v, o, r) for v, o, r in lines if r is not None and _reaches_end(r, rest)]
+        assert result is not None, "only chains that reach the end are drawn"
+        lines.append(f"{label}{value}{operation[0]}{operation[1]}={result}")
+        value = result
+    return "\n".join(lines)
 
 
 def check_steps(question: str, thinking: str) -> list[bool]:
     """Whether each line of the thinking is right; blank lines and `Wait` are no steps. Never raises.
+
+    Words of `ENGLISH_PHRASES` or `FOREIGN_PHRASES` before a line change nothing.
 
     A line is right when it has the label that is next, starts from the result that the line before it wrote
     (the start value at A), shows the operation of the question and computes it correctly. So a line that goes
@@ -252,79 +209,13 @@ def check_steps(question: str, thinking: str) -> list[bool]:
     return verdicts
 
 
-# ------------------------------------------------------------------ what the base model reads
-
-
-@dataclass(kw_only=True)
-class Noise:
-    """How the pretraining texts go wrong; shares are probabilities."""
-
-    direct_share: float = 0.35
-    """Texts that answer at once, without steps."""
-    direct_right_share: float = 0.5
-    """Direct answers that are right; the others are a random number."""
-    slip_share: float = 0.05
-    """Lines that are wrong in the first pass."""
-    careless_share: float = 0.35
-    """Writers who never carry or borrow in the first pass: `47+8=45`, `52-7=55`."""
-    wait_share: float = 0.4
-    """Step traces with one check pass or two."""
-    wait_slip_share: float = 0.01
-    """Lines that are wrong in a check pass."""
-    broken_share: float = 0.15
-    """Step traces in a broken format: a tag is missing, or the answer is not boxed."""
-
-    def __post_init__(self) -> None:
-        for name in (f.name for f in fields(Noise)):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: {getattr(self, name)} must be between 0 and 1")
-
-
-def pretraining_texts(
-    count: int | None, seed: int, noise: Noise | None = None, min_steps: int = 1, max_steps: int = 8
-) -> Iterator[tuple[str, str]]:
-    """`count` pairs (None: without end) of a train question and an assistant text, many of them wrong."""
-    noise = noise or Noise()
-    rng = random.Random(f"small world texts {seed}")
-    for _ in range(count) if count is not None else itertools.count():
-        problem = None
-        while problem is None:
-            problem = _draw_problem(rng, rng.randint(min_steps, max_steps), "train")
-        yield problem.question, _noisy_text(rng, problem, noise)
-
-
-def _noisy_text(rng: random.Random, problem: Problem, noise: Noise) -> str:
-    if rng.random() < noise.direct_share:
-        right = rng.random() < noise.direct_right_share
-        return boxed(problem.answer if right else str(rng.randint(LOWEST, HIGHEST)))
-    start, operations = read_question(problem.question)
-    careless = rng.random() < noise.careless_share
-    lines = _lines(rng, start, operations, noise.slip_share, "=", careless)
-    if rng.random() < noise.wait_share:
-        for _ in range(rng.choice((1, 1, 1, 2))):
-            lines += [WAIT, *_lines(rng, start, operations, noise.wait_slip_share, "==")]
-    thinking, answer = "\n".join(lines), lines[-1][-2:]
-    if rng.random() < noise.broken_share:
-        broken = (
-            f"{thinking}\n{boxed(answer)}",
-            f"<think>\n{thinking}\n{boxed(answer)}",
-            f"<think>\n{thinking}\n</think>\n\n{answer}",
-        )
-        return rng.choice(broken)
-    return THINK_TAGS.render(thinking, boxed(answer))
-
-
 def boxed(answer: str) -> str:
     return f"\\boxed{{{answer}}}"
 
 
-def drills(count: int | None, seed: int) -> Iterator[str]:
-    """`count` (None: without end) single right lines: the tables, to be learned before whole chains."""
-    rng = random.Random(f"small world drills {seed}")
-    for _ in range(count) if count is not None else itertools.count():
-        value = rng.randint(LOWEST, HIGHEST)
-        operator, operand = operation = _draw_operation(rng, value, "+-*/")
-        yield f"{rng.choice(LABELS[:8])}{value}{operator}{operand}={apply(value, operation)}\n"
+def hinted(problem: Problem) -> str:
+    """The question with its answer, `47; A+8; B/5; C*6 = 66`: to be explained, not solved."""
+    return f"{problem.question} = {problem.answer}"
 
 
 # ------------------------------------------------------------------ tokenizer
@@ -355,8 +246,10 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer(max_length: int = 1024) -> PreTrainedTokenizerFast:
+def build_tokenizer(max_length: int = 1024, *, talkative: bool = False) -> PreTrainedTokenizerFast:
     """A word-level tokenizer of the small world's closed vocabulary, with a ChatML template.
+
+    A talkative one also knows the phrases before lines, each one token, and the words of data/small_talk.py.
 
     Texts of the world, chat markup and all thinking formats decode back to exactly themselves; a character
     outside the vocabulary becomes `<|unk|>`. End of text is `<|im_end|>`, padding is `<|pad|>`.
@@ -364,9 +257,12 @@ def build_tokenizer(max_length: int = 1024) -> PreTrainedTokenizerFast:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {token: i for i, token in enumerate((*_SPECIAL, *_TAGS, *_WORDS))}
+    known = dict.fromkeys(_WORDS)
+    if talkative:
+        known |= dict.fromkeys((*ENGLISH_PHRASES, *FOREIGN_PHRASES, *TALK_WORDS))
+    vocabulary = {token: i for i, token in enumerate((*_SPECIAL, *_TAGS, *known))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
-    words = "|".join(re.escape(word) for word in sorted(_WORDS, key=len, reverse=True))
+    words = "|".join(re.escape(word) for word in sorted(known, key=len, reverse=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(f"{words}|[\\s\\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _SPECIAL])

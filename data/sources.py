@@ -1,9 +1,10 @@
 """Sources: where problems and traces come from.
 
 A source is one entry of a recipe's `sources:` or `benchmarks:`. It names a known set (`id: gsm8k`), a
-generator (`id: reasoning_gym/chain_sum`, `id: small_world`), any dataset of the hub (`id: owner/name` with
-`columns:`) or a local file (`path: questions.jsonl` with `columns:`). Known sets are looked up in the folder
-$SLOWTHINK_DATA first, then on the hub. Rows with role `eval` never reach a training stage.
+generator (`id: reasoning_gym/chain_sum`, `small_world`, `small_talk`), any dataset of the hub
+(`id: owner/name` with `columns:`) or a local file (`path: questions.jsonl` with `columns:`). Known sets are
+looked up in the folder $SLOWTHINK_DATA first, then on the hub. Rows with role `eval` never reach a training
+stage.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from data.schema import Attempt, Problem, Rejected, Role, problem_id, rejected, 
 
 COLUMNS = ("question", "answer", "solution", "thinking", "response", "model", "domain", "level")
 """What `columns:` may map from; question and answer are required."""
-GENERATORS = ("small_world", "reasoning_gym/<task>")
+GENERATORS = ("small_world", "small_talk", "reasoning_gym/<task>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ def parse_source(entry: Any, key: str) -> Source:
 
 def is_generator(id: str) -> bool:
     """Whether a source of this id makes its problems."""
-    return id == "small_world" or id.startswith("reasoning_gym/")
+    return id in ("small_world", "small_talk") or id.startswith("reasoning_gym/")
 
 
 def _complete_known(source: Source, known: KnownSet) -> Source:
@@ -217,8 +218,9 @@ def load(source: Source) -> Loaded:
     """Read or generate a source.
 
     A trace from a column has the verdict `unverifiable` until it is verified; one made of the gold solution
-    is `correct`. Token counts are 0 and `text` is empty: no tokenizer and no thinking format is known here.
-    Rows are rejected one by one as not_an_object, missing_question, question_not_text, missing_answer,
+    is `correct`. The requests of `small_talk` come with their best replies as traces without thinking, which
+    are `unverifiable`. Token counts are 0 and `text` is empty: no tokenizer and no thinking format is known
+    here. Rows are rejected one by one as not_an_object, missing_question, question_not_text, missing_answer,
     answer_not_text.
 
     Raises:
@@ -373,6 +375,10 @@ def _generate(source: Source) -> Loaded:
             from data.small_world import generate_problems
 
             problems = generate_problems(source.limit, source.seed, source.role, **source.options)
+        elif source.id == "small_talk":
+            from data.small_talk import generate_talk
+
+            problems = generate_talk(source.limit, source.seed, source.role, **source.options)
         else:
             task = source.id.removeprefix("reasoning_gym/")
             problems = reasoning_gym_problems(task, source.limit, source.seed, source.role, source.options)
@@ -381,7 +387,13 @@ def _generate(source: Source) -> Loaded:
     problems = [
         replace(p, domain=source.domain or p.domain, licence=source.licence or p.licence) for p in problems
     ]
-    return Loaded(rows_in=len(problems), problems=problems, traces=[], rejected=[])
+    traces = [_best_reply(p) for p in problems] if source.id == "small_talk" else []
+    return Loaded(rows_in=len(problems), problems=problems, traces=traces, rejected=[])
+
+
+def _best_reply(problem: Problem) -> Attempt:
+    completion = written_completion("", problem.answer, problem.source)
+    return Attempt(problem=problem, index=0, completion=completion, verdict="unverifiable", extracted="")
 
 
 # ------------------------------------------------------------------ roles

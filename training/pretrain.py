@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.small_world import Noise, build_tokenizer, drills, pretraining_texts
+from data.small_world import build_tokenizer
+from data.small_world_texts import Noise, drills, pretraining_texts
 from data.stage import run_stage
 from training.reporting import set_reporting_defaults
 
@@ -89,7 +90,7 @@ def pretrain(config: PretrainConfig, folder: Path) -> dict[str, Any]:
 
     set_reporting_defaults(folder)
     set_seed(config.seed)
-    tokenizer = build_tokenizer(config.max_position_embeddings)
+    tokenizer = build_tokenizer(config.max_position_embeddings, talkative=config.talkative)
     model = build_model(config, tokenizer)
     trainer = Trainer(
         model=model,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import subprocess
 import sys
@@ -13,22 +15,21 @@ from hypothesis import strategies as st
 
 from data.schema import problem_id
 from data.small_world import (
-    LABELS,
-    Noise,
+    ENGLISH_PHRASES,
+    FOREIGN_PHRASES,
     apply,
     boxed,
     build_tokenizer,
     check_steps,
-    drills,
     generate_problems,
-    pretraining_texts,
+    hinted,
     read_question,
     solve,
 )
-from data.thinking import FORMATS, THINK_TAGS
+from data.small_world_texts import Noise, pretraining_texts
+from data.thinking import FORMATS
 
 PROBLEMS = generate_problems(200, seed=3, split="train", min_steps=1, max_steps=8)
-QUIET = Noise(direct_share=0, slip_share=0, careless_share=0, wait_share=0, broken_share=0)
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +62,6 @@ def test_no_seed_makes_train_and_eval_share_a_question():
         for split in ("train", "eval")
     }
     assert not splits["train"] & splits["eval"]
-
-
-def test_texts_never_use_an_eval_question():
-    held_out = {p.question for p in generate_problems(400, 0, "eval", 1, 2)}
-    assert not held_out & {q for q, _ in pretraining_texts(3000, 0, max_steps=2)}
 
 
 def test_answers_cannot_be_guessed():
@@ -117,6 +113,11 @@ QUESTION = "47; A+8; B/5; C*6"
         ("A47+8=55\nrubbish\nC55*6=66", [True, False, False]),
         ("A47+8=55\nB55/5=11\nC11*6=66\nD66+1=67\nA47+8=55", [True, True, True, False, False]),
         ("A47+8=45\nWait\nA47+8==55\nB55/5==11", [False, True, True]),
+        ("so then A47+8=55\nи тогда B55/5=11\nC11*6=66", [True, True, True]),
+        ("so then A47+8=45\nWait\nafter that A47+8==55\nB55/5==12", [False, True, False]),
+        ("so that A47+8=55", [False]),
+        ("so then so then A47+8=55", [False]),
+        ("so then \nB55/5=11", [False, False]),
         (" A47+8=55", [False]),
         ("A47+8=055", [False]),
         ("A٤٧+٨=٥٥", [False]),  # noqa: RUF001
@@ -154,78 +155,12 @@ def test_a_changed_result_makes_its_line_wrong(index, line, result):
     assert verdicts.count(False) == (1 if line + 1 == len(lines) else 2)
 
 
-def test_quiet_texts_are_the_gold_traces():
-    for question, text in pretraining_texts(100, 0, QUIET):
-        thinking, response = THINK_TAGS.parse(text)
-        assert all(check_steps(question, thinking))
-        assert response == boxed(thinking[-2:])
-
-
-def share_wrong(noise: Noise, count: int = 1500) -> float:
-    verdicts = [
-        verdict
-        for question, text in pretraining_texts(count, 0, noise, 4, 8)
-        for verdict in check_steps(question, THINK_TAGS.split(text).thinking)
-    ]
-    return verdicts.count(False) / len(verdicts)
-
-
-def test_slips_come_at_their_share():
-    assert share_wrong(Noise(**{**vars(QUIET), "slip_share": 0.2})) == pytest.approx(0.2, abs=0.03)
-
-
-def test_careless_writers_forget_every_carry():
-    texts = list(pretraining_texts(300, 0, Noise(**{**vars(QUIET), "careless_share": 1.0}), 1, 1))
-    carries = 0
-    for question, text in texts:
-        start, [(operator, operand)] = read_question(question)
-        result = apply(start, (operator, operand))
-        assert result is not None
-        carries += operator in "+-" and result // 10 != start // 10
-        expected = start // 10 * 10 + result % 10 if operator in "+-" else result
-        assert THINK_TAGS.parse(text)[1] == boxed(str(expected))
-    assert carries > 30
-
-
-def test_check_passes_are_more_careful_than_first_passes():
-    noise = Noise(direct_share=0, broken_share=0, wait_share=1.0, slip_share=0.3, wait_slip_share=0.0)
-    for question, text in pretraining_texts(100, 0, noise):
-        _, _, check = THINK_TAGS.parse(text)[0].partition("Wait\n")
-        assert check
-        assert all(check_steps(question, check))
-        assert "==" in check
-
-
-def test_direct_answers_come_at_their_share():
-    texts = list(pretraining_texts(2000, 0, Noise(direct_share=0.5, broken_share=0)))
-    direct = [(q, t) for q, t in texts if t.startswith("\\boxed{")]
-    assert len(direct) / len(texts) == pytest.approx(0.5, abs=0.05)
-    right = [t == boxed(solution(q)) for q, t in direct]
-    assert sum(right) / len(right) == pytest.approx(0.5, abs=0.06)
-
-
-def solution(question: str) -> str:
-    value, operations = read_question(question)
-    for operation in operations:
-        value = apply(value, operation)
-        assert value is not None
-    return str(value)
-
-
-def test_a_share_outside_0_to_1_is_refused():
-    with pytest.raises(ValueError, match="slip_share"):
-        Noise(slip_share=1.5)
-
-
-def test_drills_are_right():
-    for line in drills(200, 0):
-        value, operator, operand, result = int(line[1:3]), line[3], int(line[4]), int(line[6:8])
-        assert line[0] in LABELS
-        assert line[8:] == "\n"
-        assert apply(value, (operator, operand)) == result
-
-
 # ------------------------------------------------------------------ tokenizer
+
+
+@pytest.fixture(scope="module")
+def talkative():
+    return build_tokenizer(talkative=True)
 
 
 def test_every_text_of_the_world_decodes_back_to_itself(tokenizer):
@@ -250,6 +185,46 @@ def test_texts_of_known_characters_decode_back(text):
     tokenizer = build_tokenizer()
     if "{" not in text:
         assert tokenizer.decode(tokenizer(text).input_ids) == text
+
+
+def digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def test_the_plain_tokenizer_stays_as_published_models_know_it(tokenizer):
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    known = [parts["model"]["vocab"], parts["added_tokens"], parts["pre_tokenizer"]["pattern"]]
+    assert digest(known) == "38146755ada6c647"
+
+
+def test_a_talkative_tokenizer_adds_words_behind_the_others(tokenizer, talkative):
+    plain, more = tokenizer.get_vocab(), talkative.get_vocab()
+    assert plain.items() < more.items()
+    added = {*more} - {*plain}
+    assert min(more[token] for token in added) == len(plain)
+    for phrase in (*ENGLISH_PHRASES, *FOREIGN_PHRASES):
+        assert talkative.tokenize(f"{phrase}A47+8=55") == [phrase, "A", "47", "+8", "=", "55"]
+
+
+TALKATIVE = Noise(spoken_share=0.8, foreign_share=0.3, mixed_share=0.3, talk_share=0.3, hint_share=0.3)
+
+
+def test_talkative_texts_decode_back_to_themselves(talkative):
+    for question, text in pretraining_texts(500, 1, TALKATIVE):
+        ids = talkative(f"{question}\n{text}").input_ids
+        assert talkative.unk_token_id not in ids
+        assert talkative.decode(ids) == f"{question}\n{text}"
+
+
+def test_talkative_and_plain_tokenizers_split_chains_alike(tokenizer, talkative):
+    for question, text in pretraining_texts(100, 1, Noise(hint_share=0.5)):
+        ids = tokenizer(question + text).input_ids
+        assert talkative(question + text).input_ids == ids
+        assert tokenizer.unk_token_id not in ids
+
+
+def test_a_hint_is_the_answer_behind_the_question():
+    assert hinted(PROBLEMS[0]) == f"{PROBLEMS[0].question} = {PROBLEMS[0].answer}"
 
 
 def test_unknown_characters_become_unk(tokenizer):
@@ -298,7 +273,7 @@ def test_the_tokenizer_survives_saving(tokenizer, tmp_path):
 
 def test_importing_the_world_imports_no_heavy_package():
     code = (
-        "import sys, data.small_world; "
+        "import sys, data.small_world_texts; "
         "heavy = {'torch', 'transformers', 'datasets', 'tokenizers'} & set(sys.modules); "
         "assert not heavy, heavy"
     )

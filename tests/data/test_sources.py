@@ -265,21 +265,41 @@ OPTIONS = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
 
 
 @pytest.mark.parametrize(
-    ("id", "options"), [("reasoning_gym/chain_sum", OPTIONS), ("small_world", {"max_steps": 3})]
+    ("id", "options", "count"),
+    [
+        ("reasoning_gym/chain_sum", OPTIONS, 100),
+        ("small_world", {"max_steps": 3}, 100),
+        ("small_talk", {}, 60),
+    ],
 )
-def test_generators_repeat_themselves_and_keep_the_splits_apart(id: str, options: dict[str, int]) -> None:
+def test_generators_repeat_themselves_and_keep_the_splits_apart(
+    id: str, options: dict[str, int], count: int
+) -> None:
     def questions(split: str, seed: int) -> list[str]:
-        entry = {"id": id, "split": split, "limit": 100, "seed": seed, "options": options}
+        entry = {"id": id, "split": split, "limit": count, "seed": seed, "options": options}
         problems, bad = load_problems(parse_source(entry, "s"))
         assert not bad
         assert {p.role for p in problems} == {split}
         return [p.id for p in problems]
 
     train, test = questions("train", 0), questions("eval", 0)
-    assert len(set(train)) == len(set(test)) == 100
+    assert len(set(train)) == len(set(test)) == count
     assert train == questions("train", 0)
     assert train != questions("train", 1)
     assert not {*train, *questions("train", 1)} & {*test, *questions("eval", 1)}
+
+
+def test_small_talk_comes_with_its_best_replies_as_traces() -> None:
+    loaded = load(parse_source({"id": "small_talk", "limit": 50, "seed": 3, "domain": "manners"}, "s"))
+    assert [trace.problem for trace in loaded.traces] == loaded.problems
+    assert {problem.domain for problem in loaded.problems} == {"manners"}
+    for trace in loaded.traces:
+        completion = trace.completion
+        assert (completion.thinking, completion.response) == ("", trace.problem.answer)
+        assert (completion.model, trace.verdict) == ("small_talk", "unverifiable")
+    eval_entry = {"id": "small_talk", "limit": 999, "split": "eval"}
+    with pytest.raises(ValueError, match=r"benchmarks\[0\]: small_talk: small_talk has only .* lower"):
+        load(parse_source(eval_entry, "benchmarks[0]"))
 
 
 def test_generators_refuse_bad_options_and_too_many_questions() -> None:
@@ -288,6 +308,8 @@ def test_generators_refuse_bad_options_and_too_many_questions() -> None:
         load(parse_source({**gym, "options": {"foo": 1}}, "s"))
     with pytest.raises(ValueError, match="foo"):
         load(parse_source({"id": "small_world", "limit": 2, "options": {"foo": 1}}, "s"))
+    with pytest.raises(ValueError, match="foo"):
+        load(parse_source({"id": "small_talk", "limit": 2, "options": {"foo": 1}}, "s"))
     with pytest.raises(ValueError, match="only 180 different train questions"):
         load(parse_source({**gym, "options": {**OPTIONS, "max_digits": 1}}, "s"))
     with pytest.raises(ValueError, match="chain_sum"):

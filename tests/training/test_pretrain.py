@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.small_world import build_tokenizer, pretraining_texts
+from data.small_world import ENGLISH_PHRASES, build_tokenizer
+from data.small_world_texts import pretraining_texts
 from training.checkpoints import MARKER, newest_complete_checkpoint
 from training.pretrain import IGNORED, PretrainConfig, batches, pack, pretrain
 
@@ -141,6 +142,26 @@ def test_packed_rows_train_whole_targets_and_restart_positions():
                 assert assistant
 
 
+def test_words_are_trained_where_the_noise_has_them():
+    config = tiny(spoken_share=1.0, talk_share=0.5, flawless_steps=0)
+    tokenizer: Any = build_tokenizer(talkative=config.talkative)
+    mixture = list(islice(batches(config, tokenizer), config.drill_steps, None))
+    assert not any((batch["input_ids"] == tokenizer.unk_token_id).any() for batch in mixture)
+    trained = "".join(
+        tokenizer.decode(batch["input_ids"][batch["labels"] != IGNORED].tolist()) for batch in mixture
+    )
+    assert any(phrase in trained for phrase in ENGLISH_PHRASES)
+    assert "How are you today?" in trained
+
+
+def test_a_talkative_model_has_the_words_in_its_vocabulary(tmp_path):
+    pretrain(tiny(drill_steps=1, flawless_steps=0, mixture_steps=1, talk_share=0.5), tmp_path)
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert model.config.vocab_size == len(build_tokenizer(talkative=True)) > len(build_tokenizer())
+    loaded: Any = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.decode(loaded("Hello, Anna!").input_ids) == "Hello, Anna!"
+
+
 def test_packing_loses_only_overlong_examples():
     examples = [([1] * n, [2]) for n in (5, 30, 3, 9, 40, 2, 7)]
     packed = list(pack(iter([*examples, *[([0] * 20, [0])] * 5]), row_tokens=32, open_rows=2))
@@ -155,6 +176,7 @@ def test_packing_loses_only_overlong_examples():
         ({"hidden_size": 17}, "hidden_size"),
         ({"row_tokens": 1024}, "row_tokens"),
         ({"slip_share": 2.0}, "slip_share"),
+        ({"foreign_share": 0.7, "mixed_share": 0.7}, "mixed_share"),
     ],
 )
 def test_bad_settings_are_refused_by_name(options, key):
