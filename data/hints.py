@@ -37,6 +37,12 @@ def fill_hint(hint: str, answer: str) -> str:
     return hint.replace(ANSWER, answer)
 
 
+def hinted(question: str, hint: str, answer: str) -> str:
+    """The question with the hint behind it, and a space between them where the hint begins with no space."""
+    filled = fill_hint(hint, answer)
+    return question + (filled if filled[:1].isspace() else f" {filled}")
+
+
 def hint_leak(attempt: Attempt, hint: str) -> str | None:
     """What shows that the attempt used the hint, None where nothing does.
 
@@ -111,7 +117,7 @@ def _own_text(text: str, attempt: Attempt, hint: str) -> str | None:
     for telling in telling_texts(hint, problem.answer):
         if telling in plain and telling not in asked:
             return telling
-    quoted = f"{asked} {squeezed(fill_hint(hint, problem.answer))}"
+    quoted = squeezed(hinted(problem.question, hint, problem.answer))
     if _words(asked) and quoted.replace(" ", "") in plain.replace(" ", ""):
         return quoted
     return None

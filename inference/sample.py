@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data.hints import check_hint, fill_hint, without_leaks
+from data.hints import check_hint, hinted, without_leaks
 from data.prompts import Prompt, Prompter
 from data.schema import (
     Attempt,
@@ -71,7 +71,7 @@ class SampleConfig(GenerationOptions):
     """Only the first so many problems; `failed_in` chooses among these."""
     hint: str | None = None
     """Text with {answer} that is put behind each question, before question_suffix, as in STaR's
-    rationalization: "(Hint: the answer is {answer}.)". Problem and training text stay without it, and
+    rationalization (arXiv 2203.14465 section 3.2): "(Hint: the answer is {answer}.)". Problem and training text stay without it, and
     attempts that show that they had it are rejected (rule hint_leak, data/hints.py)."""
     failed_in: list[str] = field(default_factory=list)
     """Folders with attempts.parquet: only problems are put of which no attempt there is correct, those
@@ -315,7 +315,7 @@ def render_prompts(
             if not problem.answer.strip():
                 bad.append(rejected(problem_row(problem), "no_answer", "the hint has no answer to tell"))
                 continue
-            asked = f"{asked} {fill_hint(hint, problem.answer)}"
+            asked = hinted(asked, hint, problem.answer)
         try:
             prompt = prompter.prompt(f"{asked} {suffix}".strip())
         except ValueError as error:

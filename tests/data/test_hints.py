@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from data.hints import check_hint, fill_hint, hint_leak, without_leaks
+from data.hints import check_hint, fill_hint, hint_leak, hinted, without_leaks
 from data.schema import Attempt, Problem, problem_id, written_completion
 from data.small_world import generate_problems, solve
 
@@ -152,3 +152,8 @@ def test_hints_that_cannot_be_filled_are_refused(hint: str, message: str) -> Non
 def test_answers_in_braces_are_filled_in() -> None:
     check_hint("\\boxed{{answer}}")
     assert fill_hint("\\boxed{{answer}}", "\\frac{1}{2}") == "\\boxed{\\frac{1}{2}}"
+
+
+def test_one_space_or_the_hint_s_own_stands_between_question_and_hint() -> None:
+    assert hinted("A+8", "= {answer}", "55") == hinted("A+8", " = {answer}", "55") == "A+8 = 55"
+    assert hinted("A+8", "\n{answer}", "55") == "A+8\n55"
