@@ -71,8 +71,9 @@ class SampleConfig(GenerationOptions):
     """Only the first so many problems; `failed_in` chooses among these."""
     hint: str | None = None
     """Text with {answer} that is put behind each question, before question_suffix, as in STaR's
-    rationalization (arXiv 2203.14465 section 3.2): "(Hint: the answer is {answer}.)". Problem and training text stay without it, and
-    attempts that show that they had it are rejected (rule hint_leak, data/hints.py)."""
+    rationalization (arXiv 2203.14465 section 3.2): "(Hint: the answer is {answer}.)". Problem and training
+    text stay without it, and attempts that show that they had it are rejected (rule hint_leak,
+    data/hints.py)."""
     failed_in: list[str] = field(default_factory=list)
     """Folders with attempts.parquet: only problems are put of which no attempt there is correct, those
     without an attempt among them. Where none can be put, the stage ends without attempts."""
