@@ -44,8 +44,8 @@ class CompareConfig:
     benchmarks: list[str] = field(default_factory=list)
     """Benchmarks to compare by their names in the evaluations; without it all, which each must have."""
     metrics: list[str] = field(default_factory=lambda: list(METRICS))
-    """accuracy, formatted, language_share, truncated_share, thinking_tokens, completion_tokens, pass@k or
-    maj@k; the first one is the headline."""
+    """accuracy, formatted, language_share, truncated_share, thinking_tokens, completion_tokens (all of them
+    unless others are named), pass@k or maj@k; the first one is the headline."""
     against: Literal["previous", "first"] = "previous"
     """With which evaluation each one is compared."""
     seed: int = 0

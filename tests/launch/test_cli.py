@@ -98,7 +98,7 @@ def test_show_prints_status_and_numbers(
     shown = capsys.readouterr().out
     assert "01_collect" in shown
     assert "finished" in shown
-    assert "rows_out 1" in shown
+    assert "1 -> 1 rows" in shown
     assert main(["show", str(tmp_path)]) == 2
     assert "no run here" in capsys.readouterr().err
 
