@@ -54,8 +54,9 @@ def _command(arguments: list[str]) -> int:
         )
     if options.command == "doctor":
         from rewards.doctor import doctor
+        from training.model_reward import LEARNED_REWARDS
 
-        return doctor(options.recipe)
+        return doctor(options.recipe, more=LEARNED_REWARDS)
     if options.command == "show":
         return _show(options)
     from launch.models import fetch_model

@@ -4,7 +4,7 @@ exploits."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +17,7 @@ from rich.table import Table
 
 from data.recipe import RecipeError
 from data.thinking import thinking_format
+from rewards.checked import checked
 from rewards.registry import Reward, build_rewards
 from rewards.specimens import Specimen, program_specimens, specimens
 
@@ -31,27 +32,67 @@ class Payment:
 
     specimen: Specimen
     scores: tuple[float | None, ...]
-    """By reward; None: could not be judged."""
+    """By reward; None: could not be judged, or the reward is for other domains."""
     total: float
     """Weighted sum; None counts as nothing, as in TRL."""
 
 
-def doctor(path: Path | None, file: IO[str] | None = None) -> int:
+def doctor(path: Path | None, file: IO[str] | None = None, *, more: Mapping[str, type] | None = None) -> int:
     """Examine the rewards of a recipe file, of every recipe in a folder that has some, or of R1-Zero.
 
+    The specimens answer questions whose answers can be checked: rewards for other domains are not called, and
+    a recipe without any that applies is passed over.
+
+    Args:
+        more: see `rewards.registry.build_rewards`.
     Returns:
         0 when no exploit is paid like an honest answer, else 1.
 
     Raises:
-        ValueError: no such file, no rewards in it, or rewards that cannot be built.
+        ValueError: no such file, no rewards in it, rewards that cannot be built, or a reward model that
+            applies to the specimens.
     """
     paid = 0
     for name, recipe in _recipes(path):
         form_name = recipe.get("thinking_format", "think_tags")
-        rewards = build_rewards(recipe["rewards"], form_name, recipe.get("thinking_prefilled", False))
+        prefilled = recipe.get("thinking_prefilled", False)
+        rewards = build_rewards(recipe["rewards"], form_name, prefilled, more=more)
+        if not _examinable(name, rewards):
+            print(f"{name}: no reward applies to questions with a checkable answer: passed over", file=file)
+            continue
         payments = pay(rewards, form_name)
         paid += _print(file, name, rewards, payments)
     return 1 if paid else 0
+
+
+def _examinable(name: str, rewards: Sequence[Reward]) -> bool:
+    """Whether any reward applies to the specimens.
+
+    Raises:
+        ValueError: one that does is a model.
+    """
+    domains = {specimen_domain(rewards, programs=programs) for programs in (False, True)}
+    applying = [reward for reward in rewards if any(map(reward.applies_to, domains))]
+    for reward in applying:
+        if getattr(reward.function, "is_learned", False):
+            raise ValueError(
+                f"{name}: rewards: {reward.name}: the doctor examines rules and loads no model; give it "
+                "`domains:` of the questions that no rule can judge, or examine a copy without it"
+            )
+    return bool(applying)
+
+
+def specimen_domain(rewards: Sequence[Reward], *, programs: bool) -> str:
+    """The domain that the specimens are taken to be of: of those for which a reward that tells right answers
+    (for programs: `code`) is given, the one with the most rewards; empty where such rewards name none."""
+    checkers = [
+        reward
+        for reward in rewards
+        if getattr(reward.function, "tells_right", False)
+        and (type(reward.function).__name__ == "Code") == programs
+    ]
+    named = [domain for checker in checkers for domain in checker.domains]
+    return max(named, key=lambda domain: sum(r.applies_to(domain) for r in rewards), default="")
 
 
 def pay(rewards: Sequence[Reward], form_name: str) -> list[Payment]:
@@ -70,8 +111,9 @@ def pay(rewards: Sequence[Reward], form_name: str) -> list[Payment]:
         "answer": [s.task.answer for s in examined],
         "solution": [s.task.answer for s in examined],
         "tests": [s.task.tests or None for s in examined],
+        "domain": [specimen_domain(rewards, programs=bool(s.task.tests)) for s in examined],
     }
-    scores = [reward.function(**columns) for reward in rewards]
+    scores = [checked(reward)(**columns) for reward in rewards]
     return [
         Payment(
             specimen=specimen,

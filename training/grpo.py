@@ -1,7 +1,9 @@
 """Stage `grpo`: reinforcement learning with rule-based rewards, as DeepSeek-R1-Zero does it, on TRL's
 trainer.
 
-From a base model (or any other) and questions with checkable answers; no traces, no reward model. Losses,
+From a base model (or any other) and questions with checkable answers; no traces. Questions that no rule can
+judge may be among them, as in DeepSeek-R1's last stage (arXiv 2501.12948, section 2.3.4): an entry of
+`rewards:` may be for some domains only, and it may be a reward model (`training/model_reward.py`). Losses,
 advantages, KL, vLLM, LoRA and DeepSpeed are TRL's (`training/grpo_trainer.py` says what is not).
 """
 
@@ -20,8 +22,10 @@ from data.store import read_problems, write_json, write_rejected
 from data.thinking import thinking_format
 from rewards.registry import Reward, build_rewards
 from training.loading import model_init_kwargs, training_tokenizer
+from training.model_reward import LEARNED_REWARDS, load_models
 from training.preflight import (
     check_arguments,
+    check_domains,
     check_processes,
     check_questions,
     check_rejected,
@@ -50,7 +54,8 @@ class GrpoConfig(RolloutOptions):
     problems: str
     """Stage folder (run:01_collect) or parquet file with the questions."""
     rewards: list[Any] = field(default_factory=lambda: ["accuracy", "format"])
-    """Rewards by name, or mappings with name (or function), weight and parameters; see docs/rewards.md."""
+    """Rewards by name, or mappings with name (or function), weight, domains (or except_domains) and
+    parameters; see docs/rewards.md."""
     thinking_format: str = "think_tags"
     """think_tags, answer_tags, s1 or s1_steps: how thinking and response are told apart."""
     prompt_style: PromptStyle = "direct"
@@ -80,7 +85,7 @@ class GrpoConfig(RolloutOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         thinking_format(self.thinking_format)
-        build_rewards(self.rewards, self.thinking_format)
+        build_rewards(self.rewards, self.thinking_format, more=LEARNED_REWARDS)
         if self.language is not None and self.language not in SCRIPT_OF:
             raise ValueError(f"language: {self.language!r} is not one of {', '.join(sorted(SCRIPT_OF))}")
         if self.prompt_style == "few_shot":
@@ -111,9 +116,10 @@ def grpo(config: GrpoConfig, args: GRPOConfig, model: ModelConfig, folder: Path)
         system_prompt=config.system_prompt,
     )
     prefilled = bool(prompter.prompt("1 + 1").prefill)
-    rewards = build_rewards(config.rewards, config.thinking_format, prefilled)
+    rewards = build_rewards(config.rewards, config.thinking_format, prefilled, more=LEARNED_REWARDS)
     check_arguments(args, rewards)
     questions, evaluation, left_out = load_questions(config, args, model, prompter, rewards, folder)
+    load_models(rewards)
     check_server(args)
     trainer = make_trainer(config, args, model, prompter, rewards, questions, evaluation)
     try:
@@ -143,10 +149,12 @@ def load_questions(
     """The questions to train on, those to evaluate on, and how many were left out (in rejected/).
 
     Raises:
-        ValueError: rows of role eval, too many that cannot be used, or too few questions for one generation.
+        ValueError: rows of role eval, rewards for a domain that none has, too many that cannot be used, or
+            too few questions for one generation.
     """
     problems = read_problems(config.problems)[: config.limit]
     refuse_eval_rows(problems, config.problems)
+    check_domains(problems, rewards)
     context = context_tokens(str(model.model_name_or_path), args)
     longest = (context or 1 << 30) - int(args.max_completion_length or 0)
     kept, bad = usable(problems, prompter, rewards, longest_prompt=longest, suffix=config.question_suffix)

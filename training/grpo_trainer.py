@@ -173,7 +173,9 @@ class GrpoTrainer(PackedGRPOTrainer):
             )
             for generation, fact in zip(generations, facts, strict=True)
         ]
-        return self._grouped(gather_object(list(rows)), gather_object(drawn), rewards.cpu(), size)
+        all_rows = gather_object(list(rows))
+        domains = [questions[row].problem.domain for row in all_rows]
+        return self._grouped(all_rows, domains, gather_object(drawn), rewards.cpu(), size)
 
     def _seeds(self, asked: Sequence[Any], first: int) -> list[int]:
         """Of each completion: by question and number in the run, or in evaluation by step and place."""
@@ -207,7 +209,9 @@ class GrpoTrainer(PackedGRPOTrainer):
         alike = self._engine is not None and self.temperature == 1 and computes_in_float32(self)
         return wanted and alike and self.model.training
 
-    def _grouped(self, rows: list[int], drawn: list[Drawn], rewards: Tensor, size: int) -> list[Group]:
+    def _grouped(
+        self, rows: list[int], domains: list[str], drawn: list[Drawn], rewards: Tensor, size: int
+    ) -> list[Group]:
         weighted = rewards * self.reward_weights
         totals = weighted.nansum(1).masked_fill(weighted.isnan().all(1), math.nan).tolist()
         values, weights = rewards.tolist(), self.reward_weights.tolist()
@@ -217,8 +221,9 @@ class GrpoTrainer(PackedGRPOTrainer):
                 rows=drawn[part],
                 rewards=values[part],
                 totals=totals[part],
-                verdicts=[self.reader.verdict(row) for row in values[part]],
+                verdicts=[self.reader.verdict(row, domains[part.start]) for row in values[part]],
                 useful=is_useful(values[part], totals[part], weights, self.multi_objective_aggregation),
+                checkable=self.reader.is_checkable(domains[part.start]),
             )
             for part in (slice(start, start + size) for start in range(0, len(rows), size))
         ]
@@ -256,7 +261,8 @@ class GrpoTrainer(PackedGRPOTrainer):
     def _record(self, trained: Sequence[Group]) -> None:
         """Metrics, the curriculum and the rollout log, from a generation."""
         for group in self.generated:
-            self.questions.observe(group.question, sum(group.right), len(group.right))
+            if group.checkable:
+                self.questions.observe(group.question, sum(group.right), len(group.right))
             self.completion_tokens += sum(len(row.token_ids) for row in group.rows)
         for name, value in step_metrics(self.generated, trained).items():
             self._metrics["train"][name].append(value)

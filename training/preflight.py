@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.prompts import PLAIN_TEMPLATES, Prompter
 from data.schema import Problem, Rejected, problem_row, rejected
+from data.sources import nearest
 from inference.models import locate
 from inference.sample import render_prompts
 from rewards.length import KimiLength
@@ -147,18 +148,23 @@ def usable(
     suffix: str = "",
 ) -> tuple[list[Question], list[Rejected]]:
     """What can be trained on, and the other problems with the reason: no prompt of at most `longest_prompt`
-    tokens, or a reward cannot judge it."""
+    tokens, no reward for its domain, or a reward for it that cannot judge it."""
     prompts, bad = render_prompts(problems, prompter, longest_prompt, suffix)
     kept = [problem for problem in problems if problem.id in prompts]
     names = dict.fromkeys(key for problem in kept for key in columns(problem))
     rows = [{**names, **columns(problem)} for problem in kept]
-    faults: dict[str, str] = {}
+    faults: dict[str, tuple[str, str]] = {}
+    for problem in kept:
+        if not any(reward.applies_to(problem.domain) for reward in rewards):
+            why = f"no entry of `rewards:` applies to the domain {problem.domain!r}; add one that does"
+            faults[problem.id] = ("no_reward", why)
     for reward in rewards:
+        judged = [(p, row) for p, row in zip(kept, rows, strict=True) if reward.applies_to(p.domain)]
         find = getattr(reward.function, "row_faults", lambda rows: [""] * len(rows))
-        for problem, fault in zip(kept, find(rows), strict=True):
+        for (problem, _), fault in zip(judged, find([row for _, row in judged]), strict=True):
             if fault:
-                faults.setdefault(problem.id, f"{reward.name}: {fault}")
-    bad += [rejected(problem_row(p), "unjudgeable", faults[p.id]) for p in kept if p.id in faults]
+                faults.setdefault(problem.id, ("unjudgeable", f"{reward.name}: {fault}"))
+    bad += [rejected(problem_row(p), *faults[p.id]) for p in kept if p.id in faults]
     questions = []
     for problem, row in zip(kept, rows, strict=True):
         if problem.id not in faults:
@@ -166,6 +172,26 @@ def usable(
             shown = prompter.messages(asked) if prompter.is_chat else prompt.text
             questions.append(Question(problem=problem, prompt=prompt, columns={**row, "prompt": shown}))
     return questions, bad
+
+
+def check_domains(problems: Sequence[Problem], rewards: Sequence[Reward]) -> None:
+    """Refuse rewards for (or not for) a domain that no question has.
+
+    Raises:
+        ValueError: names the reward, and the nearest domain.
+    """
+    present = sorted({problem.domain for problem in problems if problem.domain})
+    fix = "give them one where they are collected (`domain:` of a source), or by stage label_domains"
+    named = [
+        (reward.name, key, domain)
+        for reward in rewards
+        for key in ("domains", "except_domains")
+        for domain in getattr(reward, key)
+    ]
+    for name, key, domain in named:
+        if problems and domain and domain not in present:
+            hint = nearest(domain, present) if present else f"none has any: {fix}"
+            raise ValueError(f"rewards: {name}: {key}: no question has the domain {domain!r}; {hint}")
 
 
 def columns(problem: Problem) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from data.language import language_share
 from data.rollouts import Rollout
 from data.schema import Outcome
 from data.thinking import thinking_format
+from rewards.checked import domains_of, only
 from rewards.format import Format
 from rewards.registry import Reward
 from rewards.texts import Turn, splits
+from rewards.verify import Verdict
 from training.questions import Questions
 
 
@@ -52,6 +54,8 @@ class Group:
     verdicts: list[Outcome]
     useful: bool
     """Whether its completions have different rewards, so that there is something to learn."""
+    checkable: bool = True
+    """Whether a reward tells for this question what is right; else no verdict of it counts for anything."""
 
     @property
     def right(self) -> list[bool]:
@@ -65,19 +69,17 @@ class Reader:
         self, rewards: Sequence[Reward], format_name: str, *, prefilled: bool, language: str | None
     ) -> None:
         self.names = [reward.name for reward in rewards]
-        self.correctness = correctness_column(rewards)
+        self.rewards = rewards
         self.format_name = thinking_format(format_name).name
         self.prefilled = prefilled
         self.language = language
         self.form = Format(thinking_format=format_name, thinking_prefilled=prefilled)
-        graders = [reward.function for reward in (rewards[self.correctness], *rewards)]
-        self.grader: Any = next((function for function in graders if hasattr(function, "verdicts")), None)
 
     def facts(self, completions: Sequence[Turn], columns: dict[str, Any]) -> list[Facts]:
         """Facts of completions whose rewards were just computed, so that they are not verified again."""
         formatted = self.form(completions=completions)
         parts = splits(completions, self.format_name, self.prefilled)
-        verdicts = self.grader.verdicts(completions, columns) if self.grader else [None] * len(parts)
+        verdicts = self._verdicts(completions, columns)
         return [
             Facts(
                 extracted=verdict.extracted if verdict else "",
@@ -88,16 +90,47 @@ class Reader:
             for form, part, verdict in zip(formatted, parts, verdicts, strict=True)
         ]
 
-    def verdict(self, rewards: Sequence[float]) -> Outcome:
-        """Of a completion with these rewards: correct where the one that tells it is 1 or more."""
-        value = rewards[self.correctness]
+    def _verdicts(self, completions: Sequence[Turn], columns: dict[str, Any]) -> list[Verdict | None]:
+        """What a reward that reads answers says of each completion, None where none does."""
+        count = len(completions)
+        graders = [self._grader(domain) for domain in domains_of(columns, count)]
+        verdicts: list[Verdict | None] = [None] * count
+        for grader in {index for index in graders if index is not None}:
+            rows = [row for row, index in enumerate(graders) if index == grader]
+            kept = only(rows, {**columns, "completions": completions}, count)
+            function: Any = self.rewards[grader].function
+            for row, verdict in zip(rows, function.verdicts(kept.pop("completions"), kept), strict=True):
+                verdicts[row] = verdict
+        return verdicts
+
+    def _grader(self, domain: str) -> int | None:
+        """Index of the reward that reads answers to questions of a domain: the one that tells what is right,
+        where it does."""
+        first = correctness_column(self.rewards, domain)
+        order = sorted(range(len(self.rewards)), key=lambda index: index != first)
+        readers = (i for i in order if hasattr(self.rewards[i].function, "verdicts"))
+        return next((i for i in readers if self.rewards[i].applies_to(domain)), None)
+
+    def is_checkable(self, domain: str) -> bool:
+        """Whether a reward tells what is right for questions of this domain."""
+        return correctness_column(self.rewards, domain) is not None
+
+    def verdict(self, rewards: Sequence[float], domain: str = "") -> Outcome:
+        """Of a completion with these rewards: correct where the one that tells it is 1 or more, unverifiable
+        where none does."""
+        column = correctness_column(self.rewards, domain)
+        value = math.nan if column is None else rewards[column]
         return "unverifiable" if math.isnan(value) else "correct" if value >= 1 else "wrong"
 
 
-def correctness_column(rewards: Sequence[Reward]) -> int:
-    """Index of the reward that says whether an answer is right: the first that claims to, else the first."""
-    claims = [getattr(reward.function, "tells_right", False) for reward in rewards]
-    return claims.index(True) if True in claims else 0
+def correctness_column(rewards: Sequence[Reward], domain: str = "") -> int | None:
+    """Index of the reward that says whether an answer to a question of this domain is right: the first that
+    claims to, or where no reward at all does, the first that does not deny it. None where it does not apply
+    to the domain."""
+    claims = [getattr(reward.function, "tells_right", None) for reward in rewards]
+    telling = [i for i, claim in enumerate(claims) if claim]
+    telling = telling or [i for i, claim in enumerate(claims) if claim is None][:1]
+    return next((i for i in telling if rewards[i].applies_to(domain)), None)
 
 
 def is_useful(

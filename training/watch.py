@@ -15,37 +15,35 @@ from training.rollouts import Drawn, Group
 
 
 def step_metrics(groups: Sequence[Group], trained: Sequence[Group]) -> dict[str, float]:
-    """Metrics of one generation; NaN where there is nothing to count.
+    """Metrics of one generation; NaN where there is nothing to count. What is right, wrong or unverifiable is
+    counted in questions for which a reward tells it.
 
     Args:
         groups: all that were drawn.
         trained: those of them that are trained on.
     """
-    rows = [
-        (row, right, total)
-        for group in groups
-        for row, right, total in zip(group.rows, group.right, group.totals, strict=True)
-    ]
-    right_lengths = [len(row.token_ids) for row, right, _ in rows if right]
-    wrong_lengths = [len(row.token_ids) for row, right, _ in rows if not right]
+    rows = [row for group in groups for row in group.rows]
+    checkable = [group for group in groups if group.checkable]
+    judged = [pair for group in checkable for pair in zip(group.rows, group.right, strict=True)]
+    wrong = [row for row, right in judged if not right]
     return {
-        "rollouts/reward": mean(total for *_, total in rows),
-        "rollouts/right": mean(right for _, right, _ in rows),
-        "rollouts/unverifiable": mean(v == "unverifiable" for group in groups for v in group.verdicts),
-        "rollouts/truncated": mean(row.truncated for row, *_ in rows),
-        "rollouts/length": mean(len(row.token_ids) for row, *_ in rows),
-        "rollouts/length_right": mean(right_lengths),
-        "rollouts/length_wrong": mean(wrong_lengths),
-        "rollouts/formatted": mean(row.facts.formatted for row, *_ in rows),
-        "rollouts/formatted_wrong": mean(row.facts.formatted and not right for row, right, _ in rows),
-        "rollouts/repeated_answer": _repeated_answer([row for row, right, _ in rows if not right], len(rows)),
+        "rollouts/reward": mean(total for group in groups for total in group.totals),
+        "rollouts/right": mean(right for _, right in judged),
+        "rollouts/unverifiable": mean(v == "unverifiable" for group in checkable for v in group.verdicts),
+        "rollouts/truncated": mean(row.truncated for row in rows),
+        "rollouts/length": mean(len(row.token_ids) for row in rows),
+        "rollouts/length_right": mean(len(row.token_ids) for row, right in judged if right),
+        "rollouts/length_wrong": mean(len(row.token_ids) for row in wrong),
+        "rollouts/formatted": mean(row.facts.formatted for row in rows),
+        "rollouts/formatted_wrong": mean(row.facts.formatted and not right for row, right in judged),
+        "rollouts/repeated_answer": _repeated_answer(wrong, len(judged)),
         "rollouts/language": mean(
-            row.facts.language_share for row, *_ in rows if row.facts.language_share is not None
+            row.facts.language_share for row in rows if row.facts.language_share is not None
         ),
         "groups/drawn": float(len(groups)),
         "groups/useful": mean(group.useful for group in groups),
-        "groups/all_right": mean(all(group.right) for group in groups),
-        "groups/all_wrong": mean(not any(group.right) for group in groups),
+        "groups/all_right": mean(all(group.right) for group in checkable),
+        "groups/all_wrong": mean(not any(group.right) for group in checkable),
         "groups/trained_useful": float(sum(group.useful for group in trained)),
         "groups/replaced": float(
             sum(not group.useful for group in groups) - sum(not g.useful for g in trained)
@@ -61,7 +59,7 @@ def mean(values: Iterable[float]) -> float:
 
 
 def _repeated_answer(wrong: Sequence[Drawn], completions: int) -> float:
-    """Share of all completions that give the most common wrong answer: near 1 when a model has stopped to
+    """Share of so many completions that give the most common wrong answer: near 1 when a model has stopped to
     read the question."""
     answers = Counter(canonical_answer(row.facts.extracted) for row in wrong if row.facts.extracted)
     return answers.most_common(1)[0][1] / completions if answers else 0.0

@@ -77,3 +77,48 @@ def test_the_rewards_of_the_project_pass() -> None:
     assert accuracy(completions=["\\boxed{3}", "\\boxed{4}"], answer=["3", "3"]) == [1.0, 0.0]
     with pytest.raises(ValueError, match="reward 'right' raised ValueError: gold: the dataset has no column"):
         accuracy(completions=["x"], gold=["3"])
+
+
+def routed(function: Any, **domains: Any) -> Any:
+    return checked(Reward(name="mine", weight=1.0, function=function, **domains))
+
+
+COLUMNS: dict[str, Any] = {
+    "completions": ["a", "b", "c"],
+    "answer": ["1", "2", "3"],
+    "domain": ["talk", "math", "talk"],
+    "trainer_state": object(),
+}
+
+
+def test_a_reward_sees_only_the_rows_that_it_applies_to() -> None:
+    seen: list[dict[str, Any]] = []
+    extra: list[tuple[str, list[Any]]] = []
+
+    def mine(**columns: Any) -> list[float | None]:
+        seen.append(columns)
+        columns["log_extra"]("why", list(columns["answer"]))
+        return [float(answer) for answer in columns["answer"]]
+
+    columns = {**COLUMNS, "log_extra": lambda *given: extra.append(given)}
+    assert routed(mine, domains=("talk",))(**columns) == [1.0, None, 3.0]
+    assert routed(mine, except_domains=("talk",))(**columns) == [None, 2.0, None]
+    assert [call["completions"] for call in seen] == [["a", "c"], ["b"]]
+    assert seen[0]["trainer_state"] is COLUMNS["trainer_state"]
+    assert extra == [("why", ["1", None, "3"]), ("why", [None, "2", None])]
+    assert routed(mine, domains=("code",))(**columns) == [None, None, None]
+    assert len(seen) == 2, "it is not called for nothing"
+    with pytest.raises(ValueError, match="'mine': domains: the dataset has no column 'domain'"):
+        routed(mine, domains=("talk",))(completions=["a"])
+
+
+def test_an_async_reward_too() -> None:
+    called = []
+
+    async def later(*, completions: Any, **_: Any) -> list[float]:
+        called.append(completions)
+        return [0.5 for _ in completions]
+
+    assert asyncio.run(routed(later, domains=("math",))(**COLUMNS)) == [None, 0.5, None]
+    assert asyncio.run(routed(later, except_domains=("math", "talk"))(**COLUMNS)) == [None] * 3
+    assert called == [["b"]]

@@ -10,7 +10,7 @@ import pytest
 
 from data.thinking import FORMATS
 from launch.cli import main
-from rewards.doctor import R1_ZERO, doctor, overpaid, pay
+from rewards.doctor import R1_ZERO, doctor, overpaid, pay, specimen_domain
 from rewards.registry import build_rewards
 from rewards.specimens import program_specimens, specimens
 
@@ -85,6 +85,34 @@ def test_exit_code_and_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for what in (tmp_path, tmp_path / "05_grpo.yaml"):
         assert main(["doctor", "rewards", str(what)]) == 0
         assert "0 of 24 exploits" in capsys.readouterr().out
+
+
+def test_rewards_for_other_questions_are_not_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = "{name: judge, domains: [talk], base_url: 'http://127.0.0.1:9', model: m, retries: 0}"
+    model = "{name: reward_model, domains: [talk], model: 'run:02_reward_model'}"
+    for rules in (
+        SOUND.replace("- accuracy", "- {name: accuracy, domains: [math]}"),
+        SOUND.replace("- accuracy", "- {name: accuracy, except_domains: [talk]}"),
+    ):
+        (tmp_path / "grpo.yaml").write_text(f"{rules}  - {judge}\n  - {model}\n")
+        assert main(["doctor", "rewards", str(tmp_path)]) == 0
+        assert "0 of 24 exploits" in capsys.readouterr().out
+    (tmp_path / "grpo.yaml").write_text(f"rewards:\n  - {{name: format, domains: [talk]}}\n  - {model}\n")
+    assert main(["doctor", "rewards", str(tmp_path)]) == 0
+    assert "no reward applies to questions with a checkable answer" in capsys.readouterr().out
+    (tmp_path / "grpo.yaml").write_text(f"{SOUND}  - {{name: reward_model, model: m}}\n")
+    assert main(["doctor", "rewards", str(tmp_path)]) == 2
+    assert "reward_model: the doctor examines rules and loads no model" in capsys.readouterr().err
+
+
+def test_programs_are_of_the_domain_that_code_is_for() -> None:
+    rewards = build_rewards(
+        [{"name": "accuracy", "except_domains": ["code"]}, {"name": "code", "domains": ["code"]}]
+    )
+    assert specimen_domain(rewards, programs=True) == "code"
+    assert specimen_domain(rewards, programs=False) == ""
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,28 @@ def test_entries_become_named_and_weighted_callables() -> None:
     assert cosine.max_value_correct == 2.0
 
 
+def test_entries_for_some_domains_only() -> None:
+    everywhere, math, prose = build_rewards(
+        [
+            "format",
+            {"name": "accuracy", "domains": ["math", "physics"]},
+            {"name": "language", "except_domains": ["math", ""]},
+        ]
+    )
+    domains = ["math", "talk", ""]
+    assert [everywhere.applies_to(domain) for domain in domains] == [True, True, True]
+    assert [math.applies_to(domain) for domain in domains] == [True, False, False]
+    assert [prose.applies_to(domain) for domain in domains] == [False, True, False]
+    assert [reward.is_routed for reward in (everywhere, math, prose)] == [False, True, True]
+
+
+def test_the_caller_may_have_more_rewards() -> None:
+    (reward,) = build_rewards([{"name": "mine", "strict_whitespace": True}], more={"mine": Format})
+    assert reward.function == Format(strict_whitespace=True)
+    with pytest.raises(ValueError, match="no reward is called 'nine'; did you mean 'mine'"):
+        build_rewards(["nine"], more={"mine": Format})
+
+
 def test_a_reward_survives_pickling_with_its_name() -> None:
     (reward,) = build_rewards(
         [{"name": "overlong", "max_completion_tokens": 8, "cache_tokens": 4, "label": "o"}]
@@ -126,6 +148,14 @@ def test_users_functions_and_dataclasses() -> None:
         ([{"name": "accuracy", "weight": "a lot"}], "weight: 'a lot' is not a finite number"),
         ([{"name": "accuracy", "weight": math.inf}], "weight: inf"),
         ([{"name": "accuracy", "weight": True}], "weight: True"),
+        (
+            [{"name": "accuracy", "domains": ["a"], "except_domains": ["b"]}],
+            r"\(accuracy\): give either `domains` or `except_domains`",
+        ),
+        ([{"name": "accuracy", "domains": "talk"}], r"domains: 'talk' is no list of domains; write for exa"),
+        ([{"name": "accuracy", "except_domains": []}], r"except_domains: \[\] is no list of domains"),
+        ([{"name": "accuracy", "domains": [3]}], r"domains: \[3\] is no list of domains"),
+        ([{"name": "accuracy", "domain": ["a"]}], "unknown key 'domain'; did you mean 'domains'"),
         ([{"name": "accuracy", "wieght": 2}], r"\(accuracy\): unknown key 'wieght'; did you mean 'weight'\?"),
         ([{"name": "format", "strict": True}], "unknown key 'strict'; did you mean 'strict_whitespace'"),
         ([{"name": "format", 3: True}], "unknown key 3"),

@@ -14,12 +14,22 @@ from typing import Any
 import pytest
 from trl import GRPOConfig
 
+from data.prompts import Prompter
 from data.schema import Problem, problem_id
 from data.store import write_problems
+from data.thinking import THINK_TAGS
 from rewards.registry import build_rewards
 from tests.training.grpo_runs import problems, reward, run
 from training.grpo import GrpoConfig
-from training.preflight import check_arguments, check_processes, check_server, columns, context_tokens
+from training.preflight import (
+    check_arguments,
+    check_domains,
+    check_processes,
+    check_server,
+    columns,
+    context_tokens,
+    usable,
+)
 
 
 def boom(**columns: Any) -> list[float]:
@@ -168,6 +178,29 @@ def test_groups_that_processes_share_are_no_place_for_kimi_length(tmp_path: Path
     with pytest.raises(ValueError, match="kimi_length compares the completions of a group"):
         check_arguments(args, rewards)
     check_arguments(args, build_rewards(["accuracy"]))
+
+
+def test_questions_are_asked_for_by_the_rewards_of_their_domain(tokenizer: Any) -> None:
+    prompter = Prompter(tokenizer=tokenizer, style="direct", thinking_format=THINK_TAGS)
+    rows = [
+        Problem(id="m", question="1 + 1?", answer="2", domain="math"),
+        Problem(id="bad", question="2 + 2?", answer="", domain="math"),
+        Problem(id="t", question="Say hello.", answer="", domain="talk"),
+        Problem(id="p", question="Write a poem.", answer="", domain="poetry"),
+    ]
+    rewards = build_rewards(
+        [{"name": "accuracy", "domains": ["math"]}, {"name": "format", "domains": ["talk"]}]
+    )
+    check_domains(rows, rewards)
+    kept, bad = usable(rows, prompter, rewards, longest_prompt=100)
+    assert [question.problem.id for question in kept] == ["m", "t"]
+    assert [(row.id, row.rule) for row in bad] == [("bad", "unjudgeable"), ("p", "no_reward")]
+    assert "no entry of `rewards:` applies to the domain 'poetry'" in bad[1].evidence
+    wrong = build_rewards([{"name": "accuracy", "domains": ["math", "tlak"]}])
+    with pytest.raises(ValueError, match="accuracy: domains: no question has the domain 'tlak'; did you"):
+        check_domains(rows, wrong)
+    with pytest.raises(ValueError, match=r"has the domain 'math'; none has any: .* stage label_domains"):
+        check_domains(problems(), rewards)
 
 
 def test_metadata_reaches_rewards_and_hides_nothing() -> None:

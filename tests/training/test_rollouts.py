@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from data.rollouts import Rollout, logged_steps, read_rollouts, remove_rollouts, write_rollouts
 from rewards.registry import build_rewards
+from training.model_reward import LEARNED_REWARDS
 from training.rollouts import (
     Drawn,
     Facts,
@@ -19,6 +21,7 @@ from training.rollouts import (
     is_useful,
     replacements,
 )
+from training.watch import step_metrics
 
 FACTS = Facts(extracted="", rule="", formatted=False, language_share=None)
 NAN = math.nan
@@ -70,13 +73,58 @@ def test_replacements_are_enough_and_no_more_than_a_generation(
 
 
 def test_the_reward_that_tells_what_is_right() -> None:
-    def column(*specs: Any) -> int:
+    def column(*specs: Any) -> int | None:
         return correctness_column(build_rewards(specs))
 
     assert column("format", "accuracy") == 1
     assert column("format", {"name": "countdown"}) == 1
     assert column("format", "tag_count") == 0
     assert column({"name": "overlong", "max_completion_tokens": 9, "cache_tokens": 3}, "code") == 1
+
+
+MIXED = [
+    "format",
+    {"name": "accuracy", "domains": ["math"]},
+    {"name": "countdown", "domains": ["game"]},
+    {"name": "reward_model", "domains": ["talk"], "model": "m"},
+]
+
+
+def test_what_is_right_depends_on_the_domain() -> None:
+    rewards = build_rewards(MIXED, more=LEARNED_REWARDS)
+    reader = Reader(rewards, "think_tags", prefilled=False, language=None)
+    assert [correctness_column(rewards, domain) for domain in ("math", "game", "talk")] == [1, 2, None]
+    assert reader.verdict([1, 1, NAN, NAN], "math") == "correct"
+    assert reader.verdict([1, NAN, 0, NAN], "game") == "wrong"
+    assert reader.verdict([1, NAN, NAN, 1], "talk") == "unverifiable"
+    assert [reader.is_checkable(domain) for domain in ("math", "talk")] == [True, False]
+    assert correctness_column([rewards[0], rewards[3]], "talk") == 0, "nothing claims to tell it"
+    assert correctness_column([rewards[3]], "talk") is None, "a score is no verdict"
+
+    columns = {"answer": ["8", "8", "8"], "domain": ["math", "talk", "math"]}
+    facts = reader.facts(["\\boxed{8}", "\\boxed{8}", "\\boxed{7}"], columns)
+    assert [fact.extracted for fact in facts] == ["8", "", "7"], "nobody reads an answer in talk"
+
+
+def test_questions_that_nobody_can_check_are_neither_right_nor_wrong() -> None:
+    def made(verdicts: list[Any], total: float, checkable: bool) -> Group:
+        one = group(0, True)
+        return replace(
+            one,
+            rows=one.rows * len(verdicts),
+            rewards=[[total]] * len(verdicts),
+            totals=[total] * len(verdicts),
+            verdicts=verdicts,
+            checkable=checkable,
+        )
+
+    math_group, talk = made(["correct", "wrong"], 1.0, True), made(["unverifiable"] * 2, 0.5, False)
+    both, alone = step_metrics([math_group, talk], []), step_metrics([math_group], [])
+    same = ("rollouts/right", "rollouts/unverifiable", "groups/all_wrong", "rollouts/length_wrong")
+    assert {name: both[name] for name in same} == {name: alone[name] for name in same}
+    assert (both["rollouts/right"], both["rollouts/unverifiable"], both["groups/all_wrong"]) == (0.5, 0, 0)
+    assert both["rollouts/reward"] == 0.75
+    assert math.isnan(step_metrics([talk], [])["rollouts/right"])
 
 
 def test_facts_of_completions() -> None:
