@@ -4,7 +4,7 @@ diversity."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,24 +40,24 @@ _REMEDIES = {
     "no_length": "name another length_column or leave it out",
     "not_correct": "sample more traces or set require_correct: false",
     "truncated": "sample with a larger token limit",
-    "empty_thinking": "sample with a model that thinks",
+    "empty_thinking": "sample with a model that thinks or set require_thinking: false",
     "empty_response": "sample with a larger token limit",
     "tags": "choose another thinking_format",
     "repetitive": "raise max_repeated_share",
     "too_short": "lower min_thinking_tokens",
     "too_long": "raise max_thinking_tokens",
-    "wrong_language": "change `language`",
-    "not_chosen": "collect more problems",
+    "wrong_language": "change `language` or lower min_language_share",
+    "not_chosen": "raise traces_per_problem or collect more problems",
 }
 
 
 def curate(config: CurateConfig, folder: Path) -> dict[str, Any]:
-    """Write traces.parquet, at most one trace a problem (or problems.parquet, where problems are chosen),
-    rejected/rows.parquet, verdicts.parquet, plots and a data card.
+    """Write traces.parquet, at most `traces_per_problem` of a problem (or problems.parquet, where problems
+    are chosen), rejected/rows.parquet, verdicts.parquet, plots and a data card.
 
     Returns:
         rows_in, rows_out; `funnel`: rows in, dropped and out of each rule, in order; difficulty by model;
-        problems without a pass rate or a trace; domains before and after.
+        problems without a pass rate, a trace or a correct trace; domains before and after.
     Raises:
         ValueError: a missing table, a problem of role eval, benchmarks whose domains no candidate has, or
             fewer traces left than `size`.
@@ -76,14 +76,16 @@ def curate(config: CurateConfig, folder: Path) -> dict[str, Any]:
     weights = domain_weights(config, candidates)
     rules = make_rules(config, problems, measured)
     traces, dropped, counts = apply_rules(rules, _progress(candidates))
-    chosen = diversity.one_per_problem(traces, config.trace_choice, config.seed)
+    chosen = diversity.some_per_problem(traces, config.trace_choice, config.seed, config.traces_per_problem)
     counts["not_chosen"] = len(traces) - len(chosen)
-    _require(config, len(candidates), len(chosen), counts)
+    uncorrect = problems.keys() - {trace.problem.id for trace in candidates if trace.verdict == "correct"}
+    _require(config, candidates, len(chosen), counts, len(uncorrect))
     drawn = _draw(config, chosen, weights)
     counts["not_drawn"] = len(chosen) - len(drawn)
-    dropped += _left_out(
-        "not_chosen", traces, chosen, f"another trace is the {config.trace_choice} of the problem"
-    )
+    better = f"another trace is the {config.trace_choice} of the problem"
+    if config.traces_per_problem > 1:
+        better = f"{config.traces_per_problem} {config.trace_choice} traces are taken, or one has this text"
+    dropped += _left_out("not_chosen", traces, chosen, better)
     dropped += _left_out("not_drawn", chosen, drawn, f"diversity {config.diversity}, seed {config.seed}")
     _write(config, folder, drawn, dropped)
     write_audit(
@@ -100,6 +102,7 @@ def curate(config: CurateConfig, folder: Path) -> dict[str, Any]:
         "problems_in": len(problems),
         "problems_without_pass_rate": sum(id not in rates for id in problems),
         "problems_without_trace": len(problems.keys() - {trace.problem.id for trace in candidates}),
+        **({"problems_without_correct_trace": len(uncorrect)} if config.traces else {}),
         "domain_weights": weights,
         "domains_in": _domains(candidates),
         "domains_out": _domains(drawn),
@@ -209,7 +212,7 @@ def make_rules(config: CurateConfig, problems: Mapping[str, Problem], measured: 
         rules |= _trace_rules(config)
     rules |= quality_rules(name for name in config.quality if config.traces or name != "answer_only")
     if config.language:
-        rules["wrong_language"] = wrong_language(config.language)
+        rules["wrong_language"] = wrong_language(config.language, config.min_language_share)
     return rules
 
 
@@ -218,7 +221,7 @@ def _trace_rules(config: CurateConfig) -> dict[str, Rule]:
     rules: dict[str, Rule | None] = {
         "not_correct": filters.not_correct if config.require_correct else None,
         "truncated": filters.truncated,
-        "empty_thinking": filters.empty_thinking,
+        "empty_thinking": filters.empty_thinking if config.require_thinking else None,
         "empty_response": filters.empty_response,
         "tags": filters.contains_tags(thinking_format(config.thinking_format)),
         "too_short": None if elsewhere else filters.shorter_than(config.min_thinking_tokens),
@@ -228,9 +231,15 @@ def _trace_rules(config: CurateConfig) -> dict[str, Rule]:
     return {name: rule for name, rule in rules.items() if rule is not None}
 
 
-def _require(config: CurateConfig, rows_in: int, left: int, counts: Counter[str]) -> None:
-    """Refuse to go on with fewer traces than `size` (with none at all where it is not given)."""
-    wanted = config.size or 1
+def _require(
+    config: CurateConfig, candidates: Sequence[Attempt], left: int, counts: Counter[str], uncorrect: int
+) -> None:
+    """Refuse to go on with fewer traces than `size` (with none at all where it is not given).
+
+    Args:
+        uncorrect: problems without a correct trace.
+    """
+    rows_in, wanted = len(candidates), config.size or 1
     if left >= wanted or (left > 0 and config.allow_fewer):
         return
     if not rows_in:
@@ -238,6 +247,8 @@ def _require(config: CurateConfig, rows_in: int, left: int, counts: Counter[str]
     rule, taken = counts.most_common(1)[0]
     remedy = _REMEDIES.get(rule, "drop it from `quality`")
     cause = f"rule {rule!r} took the most ({taken}): {remedy}" if taken else "collect more problems"
+    if config.traces and not any(trace.verdict == "correct" for trace in candidates):
+        cause += f"; no trace at all is correct: {uncorrect} questions have 0 verified traces"
     fewer = f"; or set size: {left} or allow_fewer: true" if left else ""
     raise ValueError(f"{left} of {rows_in} traces are left, size asks for {wanted}; {cause}{fewer}")
 

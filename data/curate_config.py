@@ -29,6 +29,9 @@ class CurateConfig:
     """Names of quality rules, in order (data/quality.py)."""
     language: str | None = None
     """Language that question and thinking must be in, for example en; null accepts any."""
+    min_language_share: float = 0.5
+    """Smallest share of the words of each that must be in `language`. 0.9 drops chains of mixed languages, as
+    DeepSeek-R1 does (arXiv 2501.12948 section 2.3.3), and next to no English mathematics."""
     min_pass_rate: float = 0.0
     """Lowest pass rate of a problem to keep, all models together. Problems without verdicts are kept."""
     max_pass_rate: float = 1.0
@@ -49,6 +52,8 @@ class CurateConfig:
     """Where the level is: `level`, or a column of the metadata."""
     require_correct: bool = True
     """Keep only traces whose verdict is correct."""
+    require_thinking: bool = True
+    """Keep only traces that think; false keeps answers to simple queries that need no thinking."""
     min_thinking_tokens: int = 0
     """Shortest thinking to keep; counted in words where the trace has no token count."""
     max_thinking_tokens: int | None = None
@@ -63,6 +68,9 @@ class CurateConfig:
     """Drop traces in which a larger share of these runs is a repeat; 1 keeps all."""
     trace_choice: TraceChoice = "first"
     """Which of a problem's remaining traces to take."""
+    traces_per_problem: int = 1
+    """At most so many traces of a problem, with different texts, in the order of trace_choice; DeepSeek-R1
+    and ReST-EM keep several right ones."""
     size: int | None = None
     """Traces to draw; null takes all."""
     diversity: Diversity = "s1"
@@ -87,6 +95,13 @@ class CurateConfig:
         diversity.parse_conditions(self.auto_select, "auto_select")
         self._check_difficulty()
         self._check_weights()
+        self._check_thinking()
+        if self.traces_per_problem < 1:
+            raise ValueError(f"traces_per_problem: {self.traces_per_problem} is less than 1")
+        if not 0 < self.min_language_share <= 1:
+            raise ValueError(f"min_language_share: {self.min_language_share} is not above 0 and at most 1")
+        if self.min_language_share != 0.5 and not self.language:
+            raise ValueError("min_language_share: needs `language`, for example en")
         if self.size is not None and self.size < 1:
             raise ValueError(f"size: {self.size} is less than 1; leave it out to take all traces")
         if self.repeated_ngram_words < 1:
@@ -114,6 +129,19 @@ class CurateConfig:
             raise ValueError(
                 f"min_thinking_tokens {self.min_thinking_tokens}, max_thinking_tokens {longest}: "
                 "need 0 <= min <= max"
+            )
+
+    def _check_thinking(self) -> None:
+        if self.require_thinking:
+            return
+        if "empty_thinking" in self.quality:
+            raise ValueError(
+                "require_thinking: false keeps what quality rule empty_thinking drops; drop one of them"
+            )
+        if self.min_thinking_tokens and not self.length_column:
+            raise ValueError(
+                f"require_thinking: false keeps what min_thinking_tokens {self.min_thinking_tokens} drops; "
+                "drop one of them"
             )
 
     def _check_weights(self) -> None:

@@ -1,4 +1,4 @@
-"""Draws among the traces that passed every rule: one a problem, then a diverse set of a given size.
+"""Draws among the traces that passed every rule: one or more a problem, then a diverse set of a given size.
 
 Every draw starts from an order that does not depend on how the rows were stored, and draws from a generator
 of its own seed: the same traces and seed give the same set on any machine.
@@ -105,23 +105,41 @@ def benchmark_weights(benchmarks: Iterable[tuple[Iterable[Problem], float]]) -> 
     return dict(weights)
 
 
-def one_per_problem(traces: Iterable[Attempt], choice: TraceChoice, seed: int) -> list[Attempt]:
-    """One trace of each problem, by problem id; the draw of one problem does not move another's.
+def some_per_problem(
+    traces: Iterable[Attempt], choice: TraceChoice, seed: int, count: int = 1
+) -> list[Attempt]:
+    """At most `count` traces of each problem, by problem id; the draw of one problem does not move another's.
 
-    `median_correct` takes the median length among the correct traces (the shorter of two), among all where
-    none is correct (logged).
+    The choice is made again among those left, whose text (thinking and response) is another than that of the
+    ones taken. `median_correct` takes the median length among the correct traces (the shorter of two), among
+    all where none is correct (logged).
     """
     of_problem: defaultdict[str, list[Attempt]] = defaultdict(list)
     for trace in _in_order(traces):
         of_problem[trace.problem.id].append(trace)
-    if choice == "random":
-        return [random.Random(f"{seed}:trace:{id}").choice(group) for id, group in of_problem.items()]
+    groups = of_problem.values()
+    chosen = []
+    for left in _correct_groups(groups) if choice == "median_correct" else groups:
+        rng = random.Random(f"{seed}:trace:{left[0].problem.id}") if choice == "random" else None
+        for _ in range(count):
+            if left:
+                chosen.append(_pick(left, choice, rng))
+                left = [trace for trace in left if _text(trace) != _text(chosen[-1])]
+    return chosen
+
+
+def _pick(traces: Sequence[Attempt], choice: TraceChoice, rng: random.Random | None) -> Attempt:
+    if rng is not None:
+        return rng.choice(traces)
     if choice == "first":
-        return [group[0] for group in of_problem.values()]
+        return traces[0]
     if choice == "median_correct":
-        return [_median(group) for group in _correct_groups(of_problem.values())]
-    pick = min if choice == "shortest" else max
-    return [pick(group, key=trace_length) for group in of_problem.values()]
+        return sorted(traces, key=trace_length)[(len(traces) - 1) // 2]
+    return (min if choice == "shortest" else max)(traces, key=trace_length)
+
+
+def _text(trace: Attempt) -> tuple[str, str]:
+    return trace.completion.thinking.strip(), trace.completion.response.strip()
 
 
 def _correct_groups(groups: Iterable[list[Attempt]]) -> list[list[Attempt]]:
@@ -130,10 +148,6 @@ def _correct_groups(groups: Iterable[list[Attempt]]) -> list[list[Attempt]]:
     if without:
         logger.warning("median_correct: %d problems have no correct trace; median of all", without)
     return [right or group for right, group in correct]
-
-
-def _median(group: list[Attempt]) -> Attempt:
-    return sorted(group, key=trace_length)[(len(group) - 1) // 2]
 
 
 def draw(

@@ -11,6 +11,7 @@ import pytest
 
 from data.curate import curate, read_candidates
 from data.curate_config import CurateConfig
+from data.quality import wrong_language
 from data.schema import Attempt, Completion, Outcome, Problem, problem_id
 from data.store import read_attempts, read_problems, read_rows, write_attempts, write_problems
 from data.thinking import thinking_format
@@ -286,3 +287,63 @@ def test_a_giant_domain_does_not_crowd_out_the_others(tmp_path: Path) -> None:
     config = CurateConfig(problems=str(tmp_path / "collect"), size=100)
     out = curate(config, tmp_path / "out")["domains_out"]
     assert out == {"giant": 80, **{f"small{n}": 5 for n in range(4)}}
+
+
+def test_several_traces_of_a_problem_are_kept_once_each(tmp_path: Path) -> None:
+    problems = [problem(n) for n in range(3)]
+    traces = [attempt(problems[0], i, thinking=f"Way {i % 3}.") for i in range(5)]
+    traces += [attempt(problems[1], 0), attempt(problems[1], 1, verdict="wrong")]
+    paths = stage(tmp_path, problems, traces)
+    metrics = curate(CurateConfig(**paths, traces_per_problem=2), tmp_path / "two")
+    kept = read_attempts(tmp_path / "two", "traces")
+    ways = [(t.problem.answer, t.completion.thinking) for t in kept]
+    assert sorted(ways) == [("0", "Way 0."), ("0", "Way 1."), ("1", "Thought 0.")]
+    assert dropped(metrics) == {"not_correct": 1, "not_chosen": 3}
+    assert metrics["problems_without_correct_trace"] == 1
+
+
+def test_answers_without_thinking_can_be_kept(tmp_path: Path) -> None:
+    traces = [attempt(problem(1)), attempt(problem(2), thinking="", thinking_tokens=0)]
+    paths = stage(tmp_path, [problem(1), problem(2)], traces)
+    config = CurateConfig(**paths, require_thinking=False)
+    assert curate(config, tmp_path / "both")["rows_out"] == 2
+    for trace in read_attempts(tmp_path / "both", "traces"):
+        parsed = thinking_format("think_tags").parse(trace.completion.text)
+        assert parsed == (trace.completion.thinking, trace.completion.response)
+
+
+def test_mixed_languages_go_where_a_larger_share_is_asked_for(tmp_path: Path) -> None:
+    english = "We need to find the sum of the two numbers and then divide it by the number of children. " * 4
+    german = "Wir müssen die Summe der beiden Zahlen finden und dann durch die Anzahl der Kinder teilen. " * 3
+    texts = [english, english + german, english + "我们需要找到这两个数字的和再除以孩子的数量。" * 2]
+    problems = [problem(n) for n in range(3)]
+    traces = [attempt(p, thinking=text) for p, text in zip(problems, texts, strict=True)]
+    assert not any(map(wrong_language("en"), traces))
+    settings: dict[str, Any] = {"language": "en", "min_language_share": 0.9, "max_repeated_share": 1}
+    config = CurateConfig(**stage(tmp_path, problems, traces), **settings)
+    assert dropped(curate(config, tmp_path / "pure")) == {"wrong_language": 2}
+    assert [t.completion.thinking for t in read_attempts(tmp_path / "pure", "traces")] == [english]
+
+
+def test_no_correct_trace_at_all_is_said(tmp_path: Path) -> None:
+    problems = [problem(n) for n in range(3)]
+    paths = stage(tmp_path, problems, [attempt(p, verdict="wrong") for p in problems[:2]])
+    message = (
+        r"0 of 2 traces .*'not_correct' took the most \(2\): sample more traces or set require_correct: "
+        r"false; no trace at all is correct: 3 questions have 0 verified traces"
+    )
+    with pytest.raises(ValueError, match=message):
+        curate(CurateConfig(**paths), tmp_path / "out")
+    paths = stage(tmp_path, problems, [attempt(problems[0], finish_reason="length")])
+    with pytest.raises(ValueError, match=r"'truncated' took the most \(1\)") as caught:
+        curate(CurateConfig(**paths), tmp_path / "out")
+    assert "0 verified" not in str(caught.value)
+
+
+def test_a_folder_without_attempts_may_be_among_others(tmp_path: Path) -> None:
+    paths = stage(tmp_path, [problem(1)], [attempt(problem(1))])
+    write_attempts(tmp_path / "hinted", [])
+    paths["traces"].append(str(tmp_path / "hinted"))
+    assert curate(CurateConfig(**paths), tmp_path / "out")["rows_out"] == 1
+    with pytest.raises(ValueError, match="hinted hold no rows"):
+        curate(CurateConfig(**{**paths, "traces": [str(tmp_path / "hinted")]}), tmp_path / "none")

@@ -21,6 +21,14 @@ from data.stage import configure
         ("unsolved: true", "unsolved: needs `attempts`"),
         ("min_thinking_tokens: 9\nmax_thinking_tokens: 5", "need 0 <= min <= max"),
         ("benchmark_weights: [aime]", "benchmark_weights: set `size`"),
+        ("traces_per_problem: 0", "traces_per_problem: 0 is less than 1"),
+        ("language: en\nmin_language_share: 1.5", "min_language_share: 1.5 is not above 0"),
+        ("min_language_share: 0.9", "min_language_share: needs `language`"),
+        (
+            "require_thinking: false\nquality: [empty_thinking]",
+            "keeps what quality rule empty_thinking drops",
+        ),
+        ("require_thinking: false\nmin_thinking_tokens: 9", "keeps what min_thinking_tokens 9 drops"),
         ("benchmark_weight: [aime]", "did you mean 'benchmark_weights'"),
     ],
 )

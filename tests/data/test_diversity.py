@@ -185,12 +185,38 @@ def test_one_trace_a_problem(caplog: pytest.LogCaptureFixture) -> None:
 
     def chosen(choice: diversity.TraceChoice) -> list[int]:
         shuffled = random.Random(1).sample(traces, len(traces))
-        return [t.completion.thinking_tokens for t in diversity.one_per_problem(shuffled, choice, 0)]
+        return [t.completion.thinking_tokens for t in diversity.some_per_problem(shuffled, choice, 0)]
 
     assert chosen("first") == [5, 7]
     assert chosen("shortest") == [1, 7]
     assert chosen("longest") == [99, 7]
     assert chosen("median_correct") == [5, 7]
     assert "1 problems have no correct trace" in caplog.text
-    drawn = {diversity.one_per_problem(traces, "random", seed)[0].index for seed in range(60)}
+    drawn = {diversity.some_per_problem(traces, "random", seed)[0].index for seed in range(60)}
     assert drawn == set(range(6))
+
+
+@pytest.mark.parametrize("choice", ["first", "shortest", "longest", "random", "median_correct"])
+def test_several_traces_a_problem_have_different_texts(choice: diversity.TraceChoice) -> None:
+    lengths = [5, 5, 9, 2, 7]  # the first two are the same text
+    traces = [trace("a", tokens=n, index=i, thinking=f"Thought {n}.") for i, n in enumerate(lengths)]
+    traces += [trace("b", tokens=7)]
+
+    def chosen(count: int, order: int = 0) -> list[tuple[str, int]]:
+        shuffled = random.Random(order).sample(traces, len(traces))
+        picked = diversity.some_per_problem(shuffled, choice, 3, count)
+        return [(t.problem.id, t.completion.thinking_tokens) for t in picked]
+
+    in_order = {
+        "first": [5, 9, 2, 7],
+        "shortest": [2, 5, 7, 9],
+        "longest": [9, 7, 5, 2],
+        "median_correct": [5, 7, 2, 9],
+    }
+    everything = chosen(99)
+    assert sorted(everything) == [("a", 2), ("a", 5), ("a", 7), ("a", 9), ("b", 7)]
+    assert chosen(99, order=1) == everything
+    if choice in in_order:
+        assert [n for _, n in everything] == [*in_order[choice], 7]
+    assert chosen(2) == [*everything[:2], everything[-1]]
+    assert chosen(1) == [everything[0], everything[-1]]

@@ -250,3 +250,25 @@ def test_worked_solutions_have_few_faults(shared_data: Callable[[str], Path]) ->
         "answer_only",
     ):
         assert sum(quality.QUALITY_RULES[name](t) is not None for t in traces) <= 4, name
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "dropped", "evidence"),
+    [
+        (
+            "long_paragraphs",
+            "word " * 199 + "\n" + "word " * 200,
+            "Short.\n" + "word " * 201,
+            "201 > 200 words",
+        ),
+        ("code_blocks", "Use `f(x)` and ``` as a sign.", "So:\n  ```python\nprint(1)\n```", "'```python'"),
+        ("code_blocks", "a ~ b, ~~gone~~", "~~~\nprint(1)\n~~~", "'~~~'"),
+    ],
+)
+def test_r1_s_rules_on_readability(name: str, kept: str, dropped: str, evidence: str) -> None:
+    rule = quality.quality_rules([name])[name]
+    assert rule(trace(thinking=kept, response=dropped, question=dropped)) is None
+    found = rule(trace(thinking=dropped))
+    assert found is not None
+    assert found.endswith(evidence)
+    assert name not in quality.DEFAULT_RULES
