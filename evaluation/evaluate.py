@@ -178,6 +178,9 @@ def print_table(results: dict[str, dict[str, Any]], config: EvaluateConfig) -> N
         summaries = [found.get(metric) for found in results.values()]
         if any(summaries):
             table.add_row(metric.replace("_", " "), *(interval(summary, metric) for summary in summaries))
+    judged = [found.get("language_judged", 0) for found in results.values()]
+    if any(judged):
+        table.add_row("completions with a language", *(f"{number:,}" for number in judged))
     shares = [found.get("unverifiable") for found in results.values()]
     table.add_row("unverifiable", *("-" if share is None else f"{share:.3f}" for share in shares))
     Console().print(table)

@@ -10,7 +10,7 @@ import pytest
 from data.schema import Attempt, Completion, Outcome, Problem
 from data.store import read_attempts
 from data.thinking import FORMATS
-from evaluation.evaluate import EvaluateConfig, benchmark_metrics, evaluate
+from evaluation.evaluate import EvaluateConfig, benchmark_metrics, evaluate, print_table
 from evaluation.problem_values import measure_problems, read_problem_values, summarise_values
 
 
@@ -108,6 +108,21 @@ def test_the_format_is_that_of_the_recipe_and_language_may_be_left_out() -> None
     values = measure_problems(groups, [1], language=None)
     assert values["formatted"] == [0.0]
     assert "language_share" not in values
+
+
+def test_how_many_completions_the_language_rests_on_is_told(
+    tiny_model: Path, source: dict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form = FORMATS["think_tags"]
+    groups = [written("a", [form.render(WORDS, "3")] * 3 + [form.render("1", "3")])]
+    print_table(
+        {"all": benchmark_metrics(groups, measure_problems(groups, [1]), seed=0)},
+        configure(tiny_model, [source]),
+    )
+    lines = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    cells = {name.strip(): value.strip() for name, value in lines}
+    assert cells["completions with a language"] == "3"
+    assert cells["language share"].startswith("1.000 [")
 
 
 def test_what_no_problem_has_is_null_and_equal_tokens_have_no_width() -> None:
