@@ -1,7 +1,8 @@
 """Stage `pretrain`: a tiny Llama from scratch on the small world, so that a pipeline can run on a CPU alone.
 
 Three phases in one run: single lines (arithmetic tables), flawless chains (copying from the question), then
-the noisy mixture, in which later stages find something to improve.
+the noisy mixture, in which later stages find something to improve. Small talk and hints, where the noise has
+them, begin with the chains: to copy a name or to read past a hint takes the time of both phases.
 """
 
 from __future__ import annotations
@@ -185,7 +186,15 @@ Batch = dict[str, "torch.Tensor"]
 def batches(config: PretrainConfig, tokenizer: Any) -> Iterator[Batch]:
     """Every batch of the run in order; the same config gives the same batches."""
     yield from islice(_drill_batches(config, tokenizer), config.drill_steps)
-    flawless = Noise(direct_share=0, slip_share=0, careless_share=0, wait_share=0, broken_share=0)
+    flawless = Noise(
+        direct_share=0,
+        slip_share=0,
+        careless_share=0,
+        wait_share=0,
+        broken_share=0,
+        talk_share=config.talk_share,
+        hint_share=config.hint_share,
+    )
     phases = ((flawless, config.flawless_steps), (config, config.mixture_steps))
     for phase, (noise, steps) in enumerate(phases):
         texts = pretraining_texts(None, 2 * config.seed + phase, noise, max_steps=config.max_chain_steps)

@@ -154,6 +154,16 @@ def test_words_are_trained_where_the_noise_has_them():
     assert "How are you today?" in trained
 
 
+def test_flawless_chains_are_silent_but_talk_and_hints_begin_with_them():
+    config = tiny(spoken_share=1.0, talk_share=0.3, hint_share=0.3, mixture_steps=0)
+    tokenizer: Any = build_tokenizer(talkative=True)
+    rows = [row for batch in islice(batches(config, tokenizer), 4, None) for row in batch["input_ids"]]
+    text = "".join(tokenizer.decode(row) for row in rows)
+    assert " = " in text
+    assert "!" in text
+    assert not any(phrase in text for phrase in ENGLISH_PHRASES)
+
+
 def test_a_talkative_model_has_the_words_in_its_vocabulary(tmp_path):
     pretrain(tiny(drill_steps=1, flawless_steps=0, mixture_steps=1, talk_share=0.5), tmp_path)
     model: Any = AutoModelForCausalLM.from_pretrained(tmp_path)
