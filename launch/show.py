@@ -176,12 +176,12 @@ def _accuracies(benchmarks: Any) -> Iterator[str]:
 
 def _compared(metrics: dict[str, Any]) -> list[str]:
     """The headline of a comparison: a line for each benchmark."""
-    evaluations = metrics.get("evaluations")
+    names = metrics.get("evaluations")
+    names = [f" {name}" for name in names] if isinstance(names, list) else []
     lines: dict[str, list[str]] = {}
-    for evaluation in evaluations if isinstance(evaluations, list) else ():
-        for key, value in metrics.items():
-            if key.endswith(f" {evaluation}"):
-                lines.setdefault(key.removesuffix(f" {evaluation}"), []).append(_number(value))
+    for key, value in metrics.items():
+        if ends := [name for name in names if key.endswith(name)]:
+            lines.setdefault(key.removesuffix(max(ends, key=len)), []).append(_number(value))
     return [f"{name} {' -> '.join(values)}" for name, values in lines.items()]
 
 

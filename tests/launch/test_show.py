@@ -74,7 +74,7 @@ def shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
             ["sums 0.200 [0.150, 0.250], maj@4 0.300", "chains 0.500 [0.450, 0.550]"],
         ),
         (
-            {"evaluations": ["base", "sft"], "sums accuracy base": 0.1, "sums accuracy sft": 0.25},
+            {"evaluations": ["R1", "small R1"], "sums accuracy R1": 0.1, "sums accuracy small R1": 0.25},
             [],
             ["sums accuracy 0.100 -> 0.250"],
         ),
