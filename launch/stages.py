@@ -71,6 +71,11 @@ STAGES = {
         configs=("data.curate:CurateConfig",),
         help="quality, difficulty and diversity filters: traces to train on",
     ),
+    "mix": Stage(
+        module="data.mix",
+        configs=("data.mix:MixConfig",),
+        help="traces of several parts by weight, for SFT",
+    ),
     "control_sets": Stage(
         module="data.control_sets",
         configs=("data.control_sets:ControlSetsConfig",),
