@@ -93,6 +93,12 @@ STAGES = {
         help="reinforcement learning with rule-based rewards (R1-Zero)",
         launched=True,
     ),
+    "distill": Stage(
+        module="training.distill",
+        configs=("training.distill:DistillConfig", "trl:DistillationConfig", "trl:ModelConfig"),
+        help="a teacher's distribution over tokens, on what the student writes or on recorded traces",
+        launched=True,
+    ),
     "prm": Stage(
         module="training.prm",
         configs=("training.prm:PrmConfig", "transformers:TrainingArguments", "trl:ModelConfig"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from trl.models import unwrap_model_for_generation
@@ -13,10 +13,20 @@ from inference.engine import Generation, Request, SamplingParams
 from inference.generations import Ending, finished_generation
 from inference.transformers_engine import TransformersEngine
 
-if TYPE_CHECKING:
-    from training.packed_trainer import PackedGRPOTrainer
-
 logger = logging.getLogger(__name__)
+
+
+class GeneratingTrainer(Protocol):
+    """What is needed of one of TRL's trainers whose model writes completions (GRPO, distillation)."""
+
+    args: Any
+    accelerator: Any
+    model: Any
+    model_wrapped: Any
+    use_vllm: Any
+    is_fsdp_enabled: Any
+    _dist: Any
+    _tokenizer: Any
 
 
 class PolicyEngine:
@@ -29,13 +39,13 @@ class PolicyEngine:
         batch_size: rows under way at once.
     """
 
-    def __init__(self, trainer: PackedGRPOTrainer, *, batch_size: int) -> None:
+    def __init__(self, trainer: GeneratingTrainer, *, batch_size: int) -> None:
         self.trainer = trainer
         self.batch_size = batch_size
         self.engine: TransformersEngine | None = None
 
     @staticmethod
-    def can_run(trainer: PackedGRPOTrainer) -> bool:
+    def can_run(trainer: GeneratingTrainer) -> bool:
         """Whether this engine can generate for the trainer; it says why not."""
         gathers = trainer.args.ds3_gather_for_generation or not trainer._dist.is_zero3
         if trainer.use_vllm:
@@ -108,6 +118,6 @@ def finished(tokenizer: Any, ids: list[int], ends: Sequence[int], logprobs: list
     return finished_generation(tokenizer, ids, ending, (), logprobs)
 
 
-def computes_in_float32(trainer: PackedGRPOTrainer) -> bool:
+def computes_in_float32(trainer: GeneratingTrainer) -> bool:
     """Whether training rounds as generation does, so that log-probabilities of the one serve the other."""
     return trainer.model.dtype == torch.float32 and trainer.accelerator.mixed_precision == "no"
