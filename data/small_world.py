@@ -213,11 +213,6 @@ def boxed(answer: str) -> str:
     return f"\\boxed{{{answer}}}"
 
 
-def hinted(problem: Problem) -> str:
-    """The question with its answer, `47; A+8; B/5; C*6 = 66`: to be explained, not solved."""
-    return f"{problem.question} = {problem.answer}"
-
-
 # ------------------------------------------------------------------ tokenizer
 
 _SPECIAL = ("<|pad|>", "<|unk|>", "<|im_start|>", "<|im_end|>")

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
+from data.hints import hinted
 from data.schema import Problem
 from data.small_talk import talk_problems, write_reply
 from data.small_world import (
@@ -21,11 +22,12 @@ from data.small_world import (
     boxed,
     draw_operation,
     draw_problem,
-    hinted,
     read_question,
 )
 from data.thinking import THINK_TAGS
 
+HINT = "= {answer}"
+"""What a hint looks like behind a question (data/hints.py)."""
 HINT_TRIES = 4
 """Tries of a writer who knows the answer; the last one stays as it is."""
 
@@ -164,7 +166,7 @@ def _noisy_chain(rng: random.Random, problem: Problem, noise: Noise) -> tuple[st
         return problem.question, boxed(problem.answer if right else str(rng.randint(LOWEST, HIGHEST)))
     question, lines = problem.question, _noisy_lines(rng, problem, noise)
     if _happens(rng, noise.hint_share):
-        question = hinted(problem)
+        question = hinted(problem.question, HINT, problem.answer)
         for _ in range(HINT_TRIES - 1):
             if lines[-1].endswith(f"={problem.answer}"):
                 break

@@ -22,7 +22,6 @@ from data.small_world import (
     build_tokenizer,
     check_steps,
     generate_problems,
-    hinted,
     read_question,
     solve,
 )
@@ -221,10 +220,6 @@ def test_talkative_and_plain_tokenizers_split_chains_alike(tokenizer, talkative)
         ids = tokenizer(question + text).input_ids
         assert talkative(question + text).input_ids == ids
         assert tokenizer.unk_token_id not in ids
-
-
-def test_a_hint_is_the_answer_behind_the_question():
-    assert hinted(PROBLEMS[0]) == f"{PROBLEMS[0].question} = {PROBLEMS[0].answer}"
 
 
 def test_unknown_characters_become_unk(tokenizer):
