@@ -2,7 +2,8 @@
 
 `runs/<pipeline>/<stage>/manifest.json` says it all. A folder is finished only when its manifest says so, and
 the manifest is written last. A folder that an older version of the recipe made is moved aside, never
-overwritten.
+overwritten. One whose result was changed after its stage finished is refused, as an input and as a stage to
+skip.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import shlex
 import socket
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from data.recipe import RUN_PREFIX, Recipe, references, runs_root, strings
-from data.store import fingerprint, read_json, write_json
+from data.store import fingerprint, read_json, result_files, write_json
 
 State = Literal["new", "unfinished", "finished", "stale"]
 
@@ -66,7 +68,8 @@ def plan(recipe: Recipe) -> Plan:
     """Compare recipe and inputs with what the folder's manifest says.
 
     Raises:
-        RecipeError: an input stage is not finished, or the folder belongs to another recipe.
+        RecipeError: an input stage is not finished, the folder belongs to another recipe, or one of both was
+        changed after its stage finished.
     """
     folder = stage_folder(recipe)
     manifest = read_manifest(folder)
@@ -85,6 +88,7 @@ def plan(recipe: Recipe) -> Plan:
     if changed:
         return Plan(folder=folder, state="stale", reason=changed, inputs=inputs)
     if manifest["status"] == "finished":
+        _refuse_edited(recipe, recipe.name, folder, manifest)
         return Plan(folder=folder, state="finished", reason="nothing changed", inputs=inputs)
     return Plan(folder=folder, state="unfinished", reason=f"last run: {manifest['status']}", inputs=inputs)
 
@@ -109,16 +113,18 @@ def input_fingerprints(recipe: Recipe, previous: dict[str, dict[str, str]]) -> d
     """Fingerprint of every stage and local path that the recipe reads.
 
     Raises:
-        RecipeError: a stage that it reads is not finished.
+        RecipeError: a stage that it reads is not finished, or was changed since.
     """
     found: dict[str, dict[str, str]] = {}
     for name in references(recipe):
-        manifest = read_manifest(pipeline_folder(recipe) / name)
+        folder = pipeline_folder(recipe) / name
+        manifest = read_manifest(folder)
         if manifest is None or manifest["status"] != "finished":
             raise recipe.error(
                 f"{RUN_PREFIX}{name} is not finished; run it first: "
                 f"slowthink run {recipe.path.parent} --only {name}"
             )
+        _refuse_edited(recipe, name, folder, manifest)
         found[RUN_PREFIX + name] = {"fingerprint": manifest["output"], "stat": ""}
     for text in strings({k: v for k, v in recipe.fields.items() if k != "output_dir"}):
         path = Path(text)
@@ -128,6 +134,41 @@ def input_fingerprints(recipe: Recipe, previous: dict[str, dict[str, str]]) -> d
             same = known.get("stat") == stat
             found[text] = {"fingerprint": known["fingerprint"] if same else fingerprint(path), "stat": stat}
     return found
+
+
+_SHOWN_FILES = 5
+
+
+def _refuse_edited(recipe: Recipe, name: str, folder: Path, manifest: dict[str, Any]) -> None:
+    """Refuse a finished folder whose result is another than what its stage wrote.
+
+    Sizes and times that are as they were spare reading the files; a copy has other times and the same
+    content. Manifests of older versions have none of them and are trusted.
+
+    Raises:
+        RecipeError: names the files and what helps.
+    """
+    then, now = manifest.get("files"), file_stats(folder)
+    if then is None or then == now or fingerprint(folder) == manifest["output"]:
+        return
+    changed = sorted(file for file in then.keys() | now.keys() if then.get(file) != now.get(file))
+    sized = [file for file in changed if then.get(file, [-1])[0] != now.get(file, [-1])[0]]
+    files = sized or changed
+    shown = ", ".join(files[:_SHOWN_FILES])
+    if len(files) > _SHOWN_FILES:
+        shown += f" and {len(files) - _SHOWN_FILES} more"
+    again = f"rm -r {shlex.quote(str(folder))} && slowthink run {shlex.quote(str(recipe.path.parent))}"
+    raise recipe.error(
+        f"{folder} was changed after its stage finished (files: {shown}). Undo it, or "
+        f" make it again: {again} --only {name}. To read what you edited: copy it elsewhere first, and "
+        f"give that path in place of {RUN_PREFIX}{name}"
+    )
+
+
+def file_stats(folder: Path) -> dict[str, list[int]]:
+    """Size in bytes and time of change in ns of the files that the folder's fingerprint covers."""
+    stats = {file.relative_to(folder).as_posix(): file.stat() for file in result_files(folder)}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
 def _stat(path: Path) -> str:
@@ -184,7 +225,8 @@ class RunFolder:
     def finish(self, metrics: dict[str, Any], seconds: float) -> None:
         """Write metrics and mark the folder finished; the manifest is the last thing written."""
         write_json(self.path / "metrics.json", metrics)
-        done = {"status": "finished", "output": fingerprint(self.path), "tokens": metrics.get("tokens")}
+        result = {"output": fingerprint(self.path), "files": file_stats(self.path)}
+        done = {"status": "finished", **result, "tokens": metrics.get("tokens")}
         self._close({**done, "seconds": round(seconds, 3)})
 
     def stop(self, status: Literal["failed", "interrupted"], error: str) -> None:

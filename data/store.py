@@ -212,10 +212,7 @@ def fingerprint(path: Path) -> str:
     Hidden files and what a run adds beside its result (logs, checkpoints) do not count.
     """
     digest = hashlib.sha256()
-    files = (
-        [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and _counts(p, path))
-    )
-    for file in files:
+    for file in [path] if path.is_file() else result_files(path):
         size = file.stat().st_size
         digest.update(f"{file.relative_to(path) if file != path else ''}:{size}\n".encode())
         with open(file, "rb") as stream:
@@ -238,6 +235,11 @@ _NOT_RESULT = (
     "rollouts",
     "trainer_state",
 )
+
+
+def result_files(folder: Path) -> list[Path]:
+    """The files of a folder that its fingerprint covers, in order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and _counts(path, folder))
 
 
 def _counts(file: Path, folder: Path) -> bool:

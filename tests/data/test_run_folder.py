@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from data import run_folder
 from data.recipe import Recipe, RecipeError, load_recipe
-from data.run_folder import RunFolder, plan, read_manifest
+from data.run_folder import Plan, RunFolder, plan, read_manifest
 
 
 @pytest.fixture
@@ -121,3 +125,90 @@ def test_damaged_manifest_is_named(pipeline: Path) -> None:
     (plan(recipe).folder / "manifest.json").write_text('{"status": "fin')
     with pytest.raises(ValueError, match=r"manifest\.json is not valid JSON"):
         plan(recipe)
+
+
+@pytest.fixture
+def finished(pipeline: Path, tmp_path: Path) -> Path:
+    """Folder of 01_a, which 02_b reads."""
+    finish(load_recipe(pipeline / "01_a.yaml"))
+    return tmp_path / "runs" / "p" / "01_a"
+
+
+def plans(pipeline: Path) -> list[Plan]:
+    return [plan(load_recipe(pipeline / name)) for name in ("01_a.yaml", "02_b.yaml")]
+
+
+def add_later(folder: Path, name: str, content: str = "edited") -> None:
+    """Write a file whose time is not that of the others."""
+    (folder / name).write_text(content)
+    os.utime(folder / name, ns=(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("problems.parquet", "more rows"), ("problems.parquet", "rowz"), ("other.json", "{}")],
+)
+@pytest.mark.parametrize("reader", ["01_a.yaml", "02_b.yaml"])
+def test_a_result_that_was_edited_is_refused(
+    pipeline: Path, finished: Path, name: str, content: str, reader: str
+) -> None:
+    add_later(finished, name, content)
+    with pytest.raises(RecipeError, match="was changed after its stage finished") as caught:
+        plan(load_recipe(pipeline / reader))
+    message = str(caught.value)
+    assert f"{reader}: {finished} was changed" in message
+    assert f"(files: {name})" in message
+    assert f"rm -r {finished} && slowthink run {pipeline} --only 01_a" in message
+    assert "give that path in place of run:01_a" in message
+    shutil.rmtree(finished)
+    finish(load_recipe(pipeline / "01_a.yaml"))
+    assert [planned.state for planned in plans(pipeline)] == ["finished", "new"]
+
+
+def test_a_removed_file_is_named_and_a_long_list_cut(pipeline: Path, finished: Path) -> None:
+    (finished / "problems.parquet").unlink()
+    for number in range(6):
+        add_later(finished, f"q{number}.json")
+    with pytest.raises(RecipeError, match=r"files: problems.parquet, q0.json, .*q3.json and 2 more\)"):
+        plan(load_recipe(pipeline / "02_b.yaml"))
+
+
+def test_new_times_and_what_is_no_result_pass(pipeline: Path, finished: Path) -> None:
+    add_later(finished, "log.txt")
+    add_later(finished, "rollouts-40.html")
+    assert plans(pipeline)[0].state == "finished"
+    copy = finished.with_name("copy")
+    shutil.copytree(finished, copy, copy_function=shutil.copy)
+    shutil.rmtree(finished)
+    copy.rename(finished)
+    os.utime(finished / "problems.parquet", ns=(1, 1))
+    assert [planned.state for planned in plans(pipeline)] == ["finished", "new"]
+
+
+def test_unchanged_results_are_not_read_again(
+    pipeline: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    actual = run_folder.fingerprint
+    monkeypatch.setattr(run_folder, "fingerprint", lambda path: read.append(path) or actual(path))
+    plans(pipeline)
+    assert finished not in read
+    os.utime(finished / "problems.parquet", ns=(1, 1))
+    plans(pipeline)
+    assert read.count(finished) == 2
+
+
+def test_manifests_of_older_versions_are_trusted(pipeline: Path, finished: Path) -> None:
+    manifest = read_manifest(finished)
+    assert manifest is not None
+    del manifest["files"]
+    (finished / "manifest.json").write_text(json.dumps(manifest))
+    add_later(finished, "problems.parquet")
+    assert [planned.state for planned in plans(pipeline)] == ["finished", "new"]
+
+
+def test_an_edited_folder_of_another_recipe_is_moved_aside(pipeline: Path, finished: Path) -> None:
+    add_later(finished, "problems.parquet")
+    path = pipeline / "01_a.yaml"
+    path.write_text(path.read_text() + "seed: 7\n")
+    assert plan(load_recipe(path)).state == "stale"
