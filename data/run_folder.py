@@ -160,7 +160,7 @@ def _refuse_edited(recipe: Recipe, name: str, folder: Path, manifest: dict[str, 
     again = f"rm -r {shlex.quote(str(folder))} && slowthink run {shlex.quote(str(recipe.path.parent))}"
     raise recipe.error(
         f"{folder} was changed after its stage finished (files: {shown}). Undo it, or "
-        f" make it again: {again} --only {name}. To read what you edited: copy it elsewhere first, and "
+        f"make it again: {again} --only {name}. To read what you edited: copy it elsewhere first, and "
         f"give that path in place of {RUN_PREFIX}{name}"
     )
 
