@@ -1,0 +1,117 @@
+"""What a folder that training left holds: a plain model, an adapter, or the shards of ZeRO-3."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from data.run_folder import read_manifest
+from inference.models import locate
+
+Kind = Literal["adapter", "zero3", "plain"]
+
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the weights are and of which kind they are."""
+
+    model: str
+    """Folder, or hub id."""
+    kind: Kind
+    step: int | None
+    """Of a checkpoint."""
+
+
+def find_source(source: str, checkpoint: int | None = None) -> Source:
+    """The folder with the weights, and what they are.
+
+    Raises:
+        ValueError: no such folder, a stage or checkpoint that was not written to its end, or no model there.
+    """
+    folder = Path(locate_any(source))
+    if not folder.is_dir():
+        if checkpoint is not None:
+            raise ValueError(f"checkpoint: {source} is no stage folder; drop the key")
+        return Source(model=source, kind="plain", step=None)
+    if checkpoint is not None:
+        folder /= f"checkpoint-{checkpoint}"
+    step = checkpoint_step(folder)
+    if step is None:
+        _check_finished(folder)
+    return Source(model=str(folder), kind=kind_of(folder), step=step)
+
+
+def locate_any(model: str) -> str:
+    """As `locate`, also for a folder without a tokenizer, which a checkpoint can be.
+
+    Raises:
+        ValueError: a path that does not exist.
+    """
+    return model if Path(model).is_dir() else locate(model)
+
+
+def checkpoint_step(folder: Path) -> int | None:
+    """The step of a complete `checkpoint-N`; None for a folder of another name.
+
+    Raises:
+        ValueError: the checkpoint does not exist or was not written to its end; names those that were.
+    """
+    from training.checkpoints import MARKER
+
+    number = folder.name.removeprefix("checkpoint-")
+    if number == folder.name or not number.isdecimal():
+        return None
+    if (folder / MARKER).is_file():
+        return int(number)
+    complete = sorted(int(path.parent.name.split("-")[1]) for path in folder.parent.glob(f"*-*/{MARKER}"))
+    what = "was cut short while it was written" if folder.is_dir() else "does not exist"
+    fix = f"complete ones are {complete}" if complete else f"{folder.parent} has no complete one"
+    if folder.is_dir():
+        fix += "; if another trainer wrote it whole, give the folder another name"
+    raise ValueError(f"checkpoint: {folder} {what} ({MARKER} is missing); {fix}")
+
+
+def _check_finished(folder: Path) -> None:
+    """Refuse the model of a stage that is not finished."""
+    manifest = read_manifest(folder)
+    if manifest is not None and manifest["status"] != "finished":
+        raise ValueError(
+            f"source: stage {manifest['name']} in {folder} is not finished ({manifest['status']}); "
+            f"run it to its end{_checkpoint_hint(folder)}"
+        )
+
+
+def _checkpoint_hint(folder: Path) -> str:
+    from training.checkpoints import newest_complete_checkpoint
+
+    newest = newest_complete_checkpoint(folder)
+    return f", or set `checkpoint: {newest.name.removeprefix('checkpoint-')}`" if newest else ""
+
+
+def kind_of(folder: Path) -> Kind:
+    """What a folder holds: an adapter, whole weights, or the shards of ZeRO-3.
+
+    Raises:
+        ValueError: nothing of these.
+    """
+    if (folder / "adapter_config.json").is_file() and any((folder / n).is_file() for n in ADAPTER_WEIGHTS):
+        return "adapter"
+    has_config = (folder / "config.json").is_file()
+    if has_config and any((folder / name).is_file() for name in WEIGHTS):
+        return "plain"
+    if has_config and (folder / "latest").is_file():
+        return "zero3"
+    raise ValueError(
+        f"source: {folder} holds no model: it needs config.json with {WEIGHTS[0]}, adapter_config.json with "
+        f"{ADAPTER_WEIGHTS[0]}, or config.json with the shards of ZeRO-3 (`latest`); give the folder of a "
+        f"training stage{_checkpoint_hint(folder)}"
+    )
