@@ -1,30 +1,26 @@
-"""Stage `reward_model`: a reward model of whole solutions from pairs of a right and a wrong one of the same
+"""Stage `reward_model`: a reward model of whole solutions from pairs of a better and a worse one of the same
 problem, with `trl.RewardTrainer` (Bradley-Terry; InstructGPT, arXiv 2203.02155, equation 1).
 
-Solutions are read step by step through `data/step_formats.py`, as scoring reads them; the output at the last
-token is their score.
+Pairs are of a right and a wrong attempt, or of what people (or a judge) have chosen and rejected. Solutions
+are read step by step through `data/step_formats.py`, as scoring reads them; the output at the last token is
+their score.
 """
 
 from __future__ import annotations
 
 import logging
-import random
-from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.schema import Attempt, Rejected, attempt_from_row, attempt_row, rejected
-from data.sources import refuse_eval_rows
+from data.preferences import PreferenceSource, parse_preference_sources
 from data.stage import run_stage
-from data.step_formats import MarkerFormat, StepFormat, StepFormatOptions
-from data.steps import steps_of
-from data.store import iterate_rows, table_path, write_json, write_rejected
-from data.thinking import ThinkingFormat, thinking_format
+from data.step_formats import MarkerFormat, StepFormatOptions
+from data.store import write_json, write_rejected
+from data.thinking import thinking_format
 from inference.models import locate
 from inference.scorers.outcome_scorer import save_pairwise_options
 from training.loading import model_init_kwargs, training_tokenizer
@@ -32,14 +28,20 @@ from training.preflight import check_processes
 from training.prm_adapter import merge_adapter
 from training.prm_arguments import check_arguments
 from training.reporting import set_reporting_defaults
-from training.step_rows import held_out_problems
+from training.reward_pairs import (
+    PairReader,
+    check_rejected,
+    make_pairs,
+    read_attempts,
+    read_preferences,
+    split_by_problem,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from trl import ModelConfig, RewardConfig, RewardTrainer
 
-    Ids = array[int]
-    Pair = tuple[Ids, Ids]  # token ids of a right and of a wrong solution
+    from training.reward_pairs import Pair
 
 logger = logging.getLogger(__name__)
 
@@ -50,26 +52,40 @@ class RewardModelConfig(StepFormatOptions):
 
     attempts: list[str] = field(default_factory=list)
     """Stage folders (run:02_sample) or parquet files with attempts, right and wrong ones."""
+    preferences: list[dict[str, Any]] = field(default_factory=list)
+    """Sources of preference data (prompt, chosen, rejected), for example {path: pairs.jsonl, role: train,
+    columns: {question: prompt}}; see data/preferences.py."""
     thinking_format: str = "think_tags"
     """think_tags, answer_tags, s1 or s1_steps: whose tags are no part of a step."""
     pairs_per_problem: int | None = None
     """At most so many pairs of a problem, drawn at random; all of them where it is not given."""
     max_rejected_fraction: float = 0.0
-    """Attempts that cannot be read, are too long or have no verdict are left out and kept in rejected/; more
-    of them than this is an error."""
+    """Attempts that cannot be read, are too long or have no verdict, and preferences that cannot be read, are
+    left out and kept in rejected/; more of them than this, of either, is an error."""
     held_out_fraction: float = 0.05
     """Problems whose pairs are held out; measured before and after."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         thinking_format(self.thinking_format)
-        if not self.attempts:
-            raise ValueError("attempts: name at least one stage folder or parquet file with attempts")
+        if not self.attempts and not self.preferences:
+            raise ValueError(
+                "attempts: name at least one stage folder or parquet file with attempts, or give preferences"
+            )
+        for source in self.preference_sources:
+            if source.role == "eval":
+                raise ValueError(
+                    f"{source.key}: {source.name} has role eval, which may not train; leave it out"
+                )
         if self.pairs_per_problem is not None and self.pairs_per_problem < 1:
             raise ValueError(f"pairs_per_problem: {self.pairs_per_problem} must be at least 1")
         for key in ("max_rejected_fraction", "held_out_fraction"):
             if not 0 <= getattr(self, key) < 1:
                 raise ValueError(f"{key}: {getattr(self, key)} must be in [0, 1)")
+
+    @property
+    def preference_sources(self) -> list[PreferenceSource]:
+        return parse_preference_sources(self.preferences, "preferences")
 
 
 def reward_model(
@@ -90,14 +106,21 @@ def reward_model(
         pad_token=args.pad_token,
         chat_template_path=args.chat_template_path,
     )
-    form = thinking_format(config.thinking_format)
-    solved, bad = read_attempts(
-        config.attempts, MarkerFormat(tokenizer, config), config, form, args.max_length
+    reader = PairReader(
+        step_format=MarkerFormat(tokenizer, config),
+        separator=config.step_separator,
+        form=thinking_format(config.thinking_format),
+        max_length=args.max_length,
     )
+    solved, bad_attempts = read_attempts(config.attempts, reader)
+    preferred, bad_preferences = read_preferences(config.preference_sources, reader)
+    used = sum(len(each.right) + len(each.wrong) for each in solved.values())
+    preference_pairs = sum(map(len, preferred.values()))
     if args.process_index == 0:
-        write_rejected(folder, bad)
-    check_rejected(solved, bad, config.max_rejected_fraction)
-    pairs = make_pairs(solved, config.pairs_per_problem, args.seed)
+        write_rejected(folder, [*bad_attempts, *bad_preferences])
+    check_rejected("attempts", used, bad_attempts, config.max_rejected_fraction)
+    check_rejected("preferences", preference_pairs, bad_preferences, config.max_rejected_fraction)
+    pairs = make_pairs(solved, config.pairs_per_problem, args.seed, preferred)
     train, held_out = split_by_problem(pairs, config.held_out_fraction, args.seed)
     trainer = make_trainer(args, model, tokenizer, train, held_out)
     args.eval_on_start = bool(held_out) and newest_complete_checkpoint(folder) is None
@@ -111,10 +134,11 @@ def reward_model(
         if model.use_peft:
             merge_adapter(lambda: _network(args, model), folder)
     return {
-        "attempts": sum(len(each.right) + len(each.wrong) for each in solved.values()),
-        "rejected": len(bad),
-        "problems": len(solved),
-        "one_class": len(solved) - len(pairs),
+        "attempts": used,
+        "preference_pairs": preference_pairs,
+        "rejected": len(bad_attempts) + len(bad_preferences),
+        "problems": len(solved.keys() | preferred.keys()),
+        "one_class": sum(not (each.right and each.wrong) for each in solved.values()),
         "pairs": len(train),
         "held_out_pairs": len(held_out),
         **_measures(history),
@@ -130,115 +154,6 @@ def _measures(history: Sequence[dict[str, Any]]) -> dict[str, float]:
     names = ("loss", "accuracy")
     before = {f"{name}_before": entries[0][f"eval_{name}"] for name in names}
     return {**before, **{name: entries[-1][f"eval_{name}"] for name in names}}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Solved:
-    """The different attempts of a problem, as token ids."""
-
-    right: list[Ids]
-    wrong: list[Ids]
-
-
-def read_attempts(
-    sources: Sequence[str],
-    step_format: StepFormat,
-    config: RewardModelConfig,
-    form: ThinkingFormat,
-    max_length: int | None,
-) -> tuple[dict[str, Solved], list[Rejected]]:
-    """Attempts by the id of their problem; the same text counts once.
-
-    Left out, by rule: unverifiable, no_step (nothing but tags and blanks), unencodable, overlong.
-
-    Raises:
-        ValueError: a file is missing or unreadable, or rows of role eval.
-    """
-    solved: dict[str, Solved] = {}
-    bad = []
-    for attempt in _attempts(sources):
-        read = _read(attempt, step_format, config.step_separator, form, max_length)
-        if isinstance(read, array):
-            each = solved.setdefault(attempt.problem.id, Solved(right=[], wrong=[]))
-            same = each.right if attempt.verdict == "correct" else each.wrong
-            if read not in same:
-                same.append(read)
-        else:
-            bad.append(rejected(attempt_row(attempt), *read))
-    return solved, bad
-
-
-def _attempts(sources: Sequence[str]) -> Iterable[Attempt]:
-    for source in sources:
-        for row in iterate_rows(table_path(source, "attempts"), "attempts"):
-            attempt = attempt_from_row(row)
-            refuse_eval_rows([attempt.problem], source)
-            yield attempt
-
-
-def _read(
-    attempt: Attempt, step_format: StepFormat, separator: str, form: ThinkingFormat, max_length: int | None
-) -> Ids | tuple[str, str]:
-    """Token ids, or rule and evidence."""
-    if attempt.verdict == "unverifiable":
-        return "unverifiable", "it is not known whether the answer is right"
-    steps = [step.text for step in steps_of(attempt.completion.text, form, separator)]
-    if not steps:
-        return "no_step", "there is no text"
-    try:
-        ids = step_format.encode(attempt.problem.question, steps).ids
-    except ValueError as error:
-        return "unencodable", str(error)
-    if max_length is not None and len(ids) > max_length:
-        return "overlong", f"{len(ids)} > max_length {max_length}"
-    return array("i", ids)
-
-
-def check_rejected(solved: dict[str, Solved], bad: Sequence[Rejected], most: float) -> None:
-    """Refuse attempts of which many cannot be used, or that hold no pair.
-
-    Raises:
-        ValueError: names the first reasons.
-    """
-    total = len(bad) + sum(len(each.right) + len(each.wrong) for each in solved.values())
-    if len(bad) > most * total:
-        shown = "\n".join(f"  {row.id}: {row.rule}: {row.evidence}" for row in bad[:5])
-        raise ValueError(
-            f"attempts: {len(bad)} of {total} cannot be used, more than max_rejected_fraction={most}; the "
-            f"first:\n{shown}"
-        )
-    if not any(each.right and each.wrong for each in solved.values()):
-        raise ValueError(
-            f"attempts: none of {len(solved)} problems has a right and a wrong attempt; sample more "
-            "completions, or harder or easier problems"
-        )
-
-
-def make_pairs(solved: dict[str, Solved], most: int | None, seed: int) -> dict[str, list[Pair]]:
-    """Pairs of each problem that has attempts of both classes; at most `most`, drawn by the seed."""
-    made = {}
-    for problem, each in solved.items():
-        pairs = list(product(each.right, each.wrong))
-        if most is not None and len(pairs) > most:
-            pairs = random.Random(f"{seed} {problem}").sample(pairs, most)
-        if pairs:
-            made[problem] = pairs
-    return made
-
-
-def split_by_problem(
-    pairs: dict[str, list[Pair]], fraction: float, seed: int
-) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to train on and held-out ones, of at least one problem; no problem is in both.
-
-    Raises:
-        ValueError: nothing would be left to train on.
-    """
-    out = held_out_problems(pairs, fraction, seed)
-    split: tuple[list[Pair], list[Pair]] = [], []
-    for problem, each in pairs.items():
-        split[problem in out].extend(each)
-    return split
 
 
 def make_trainer(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import random
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +21,8 @@ from data.store import read_json, read_rows, write_attempts
 from inference.scorers.load import ScorerOptions, load_scorer
 from inference.scorers.outcome_scorer import read_pairwise_options
 from tests.training.prm_runs import losses, problem
-from training.reward_model import RewardModelConfig, make_pairs, reward_model, split_by_problem
+from training.reward_model import RewardModelConfig, reward_model
+from training.reward_pairs import Solved, make_pairs, split_by_problem
 
 
 def attempts(problems: int = 60, each: int = 3, role: Any = "train") -> list[Attempt]:
@@ -165,6 +169,34 @@ def test_what_cannot_be_paired_is_counted(tiny_model: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_preferences_are_learned_beside_attempts(tiny_model: Path, tmp_path: Path) -> None:
+    """Right and chosen answers have a +, in questions that are in both and in others."""
+    rows = [
+        {"prompt": each.problem.question, "chosen": each.completion.text, "rejected": other.completion.text}
+        for each, other in itertools.pairwise(attempts(60, each=2))
+        if each.verdict == "correct"
+    ]
+    odd = {"prompt": "Question 1?", "chosen": "a <|im_end|> b", "rejected": "c"}
+    equal = {"prompt": "Question 1?", "chosen": "a", "rejected": "a "}
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, [*rows, odd, equal])))
+    sources = [
+        {"path": str(tmp_path / "pairs.jsonl"), "role": "train"},
+        {"id": "small_talk", "limit": 6, "seed": 1},
+    ]
+    stage = {"preferences": sources, "held_out_fraction": 0.2, "max_rejected_fraction": 0.1}
+    options: dict[str, Any] = {"max_steps": 80, "save_strategy": "no", "center_rewards_coefficient": 0.01}
+    options["per_device_eval_batch_size"] = 64  # TRL takes the mean of its batches, whatever their sizes
+    metrics = run(tiny_model, tmp_path / "out", attempts(10, each=2), stage, **options)
+    assert (metrics["attempts"], metrics["preference_pairs"]) == (40, 120 + 6)
+    assert (metrics["rejected"], metrics["one_class"]) == (2, 0)
+    assert metrics["pairs"] + metrics["held_out_pairs"] == 40 + 120 + 6
+    assert 60 < metrics["problems"] <= 66
+    assert metrics["accuracy"] > 0.9
+    kept = read_rows(tmp_path / "out" / "rejected" / "rows.parquet", "rejected")
+    assert [row["rule"] for row in kept] == ["same_text", "unencodable"]
+
+
+@pytest.mark.slow
 def test_mistakes_are_refused_before_training(tiny_model: Path, tmp_path: Path) -> None:
     def refuses(message: str, rows: Sequence[Attempt], **options: Any) -> None:
         with pytest.raises(ValueError, match=message):
@@ -178,11 +210,20 @@ def test_mistakes_are_refused_before_training(tiny_model: Path, tmp_path: Path) 
     refuses("label_smoothing_factor", attempts(4), label_smoothing_factor=0.1)
 
 
+def test_preferences_join_the_pairs_of_their_problem() -> None:
+    def ids(number: int) -> Any:
+        return array("i", [number])
+
+    solved = {"a": Solved(right=[ids(1)], wrong=[ids(2)]), "b": Solved(right=[ids(3)], wrong=[])}
+    preferred: dict[str, Any] = {"a": [(ids(4), ids(5))], "c": [(ids(6), ids(7))] * 3}
+    made = make_pairs(solved, 2, 0, preferred)
+    assert {problem: len(pairs) for problem, pairs in made.items()} == {"a": 2, "c": 2}
+    assert (ids(4), ids(5)) in made["a"]
+    with pytest.raises(ValueError, match="none of 1 problems has a right and a wrong attempt"):
+        make_pairs({"b": solved["b"]}, None, 0)
+
+
 def test_pairs_are_drawn_by_the_seed() -> None:
-    from array import array
-
-    from training.reward_model import Solved
-
     def of(numbers: range) -> list[Any]:
         return [array("i", [number]) for number in numbers]
 
@@ -201,7 +242,9 @@ def test_pairs_are_drawn_by_the_seed() -> None:
 
 def test_fields_are_checked() -> None:
     for options, message in (
-        ({"attempts": []}, "attempts: name at least one"),
+        ({"attempts": []}, "attempts: name at least one .* or give preferences"),
+        ({"preferences": [{"id": "small_talk"}]}, r"preferences\[0\].limit: say how many"),
+        ({"preferences": [{"path": "p.jsonl", "role": "eval"}]}, r"preferences\[0\]: p.jsonl has role eval"),
         ({"pairs_per_problem": 0}, "pairs_per_problem: 0 must be"),
         ({"held_out_fraction": 1.0}, "held_out_fraction"),
         ({"thinking_format": "tags"}, "thinking_format"),
