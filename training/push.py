@@ -217,7 +217,8 @@ def upload(config: PushConfig, target: Path) -> None:
         ) from error
     except HfHubHTTPError as error:
         raise ValueError(
-            f"repo_id: the hub refuses {config.repo_id} ({error}); use a token that may write there"
+            f"repo_id: the hub refuses {config.repo_id} ({' '.join(str(error).split())}); "
+            "use a token that may write there"
         ) from error
 
 
