@@ -111,6 +111,21 @@ STAGES = {
         help="outcome reward model from pairs of a right and a wrong attempt",
         launched=True,
     ),
+    "plain_model": Stage(
+        module="training.plain_model",
+        configs=("training.plain_model:PlainModelConfig",),
+        help="one folder that every loader reads, from an adapter, a checkpoint or ZeRO-3 shards",
+    ),
+    "gguf": Stage(
+        module="training.gguf_file",
+        configs=("training.gguf_file:GgufFileConfig",),
+        help="a GGUF file for llama.cpp, by its own converter",
+    ),
+    "push": Stage(
+        module="training.push",
+        configs=("training.push:PushConfig",),
+        help="model, card, recipes and numbers to the hub; first into a folder",
+    ),
     "evaluate": Stage(
         module="evaluation.evaluate",
         configs=("evaluation.evaluate:EvaluateConfig",),
