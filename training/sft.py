@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from data.chat import Example
@@ -21,6 +22,7 @@ from inference.models import locate
 from training.lint import lint, render_traces
 from training.loading import model_init_kwargs, training_tokenizer
 from training.reporting import set_reporting_defaults
+from training.useful_context import context_warnings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -77,6 +79,7 @@ def sft(config: SftConfig, args: SFTConfig, model: ModelConfig, folder: Path) ->
     if args.process_index == 0:
         lint(prompter, rendered, max_overlong_fraction=config.max_overlong_fraction)
         write_rejected(folder, rendered.rejected)
+    told = context_facts(model, args, rendered.examples)
     train, held_out = split(rendered.examples, config.eval_rows)
     trainer = make_trainer(args, model, prompter, train, held_out)
 
@@ -91,12 +94,28 @@ def sft(config: SftConfig, args: SFTConfig, model: ModelConfig, folder: Path) ->
         "rows": len(train),
         "rejected": len(rendered.rejected),
         **train_metrics(history, result),
+        **told,
     }
     return (
         metrics
         if before is None
         else {**metrics, "held_out_loss_before": before, "held_out_loss_after": after}
     )
+
+
+def context_facts(model: ModelConfig, args: SFTConfig, examples: list[Example]) -> dict[str, Any]:
+    """Warnings about traces that are too long for the student, and their lengths; empty where there are
+    none."""
+    given = args.model_init_kwargs
+    lengths = [len(example.input_ids) for example in examples]
+    warnings = context_warnings(
+        str(model.model_name_or_path), lengths, given if isinstance(given, dict) else None
+    )
+    if args.process_index == 0:
+        for warning in warnings:
+            logger.warning("%s", warning)
+    told = {"tokens_median": median(lengths), "tokens_longest": max(lengths), "warnings": warnings}
+    return told if warnings else {}
 
 
 def split(examples: list[Example], held_out: int) -> tuple[list[Example], list[Example]]:
