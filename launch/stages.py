@@ -108,7 +108,7 @@ STAGES = {
     "reward_model": Stage(
         module="training.reward_model",
         configs=("training.reward_model:RewardModelConfig", "trl:RewardConfig", "trl:ModelConfig"),
-        help="outcome reward model from pairs of a right and a wrong attempt",
+        help="outcome reward model from pairs: right and wrong attempts, or chosen and rejected answers",
         launched=True,
     ),
     "plain_model": Stage(
