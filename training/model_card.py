@@ -55,7 +55,7 @@ def model_card(
         ["## Data", "", *_data(sources, hidden)],
         ["## Numbers", "", *_numbers(evaluations, hidden)],
         ["## Commands", "", *_commands(made_by, evaluations, hidden)],
-        ["## Limits", "", *_limits(model, evaluations, licence)],
+        ["## Limits", "", *_limits(made_by, evaluations, licence)],
     ]
     body = "\n\n".join("\n".join(part) for part in parts)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
@@ -156,7 +156,9 @@ def _commands(
     return ["All stages in order, or one by one:", "", "```", "slowthink run recipes", *shown, "```"]
 
 
-def _limits(model: StageRecord, evaluations: Sequence[StageRecord], licence: str | None) -> list[str]:
+def _limits(
+    made_by: Sequence[StageRecord], evaluations: Sequence[StageRecord], licence: str | None
+) -> list[str]:
     lines = [
         "- Intervals are over the problems of a benchmark; they say nothing of other seeds of training.",
         "- Thinking that ends in a right answer need not be right itself.",
@@ -168,6 +170,11 @@ def _limits(model: StageRecord, evaluations: Sequence[StageRecord], licence: str
         lines.append(
             "- Its maker has named no licence; those of its base and of the data above apply to their parts."
         )
-    if model.manifest["git"]["dirty"]:
+    own = made_by[-1].name
+    if any(f"run:{own}" not in record.recipe.values() for record in evaluations):
+        lines.append(
+            f"- Numbers of another model than run:{line(own)} are of one that it came from or stands beside."
+        )
+    if any(record.manifest["git"]["dirty"] for record in made_by):
         lines.append("- The code had changes that are in no commit when it was made.")
     return lines

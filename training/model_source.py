@@ -72,7 +72,9 @@ def checkpoint_step(folder: Path) -> int | None:
         return None
     if (folder / MARKER).is_file():
         return int(number)
-    complete = sorted(int(path.parent.name.split("-")[1]) for path in folder.parent.glob(f"*-*/{MARKER}"))
+    names = [path.parent.name for path in folder.parent.glob(f"checkpoint-*/{MARKER}")]
+    steps = [name.removeprefix("checkpoint-") for name in names]
+    complete = sorted(int(step) for step in steps if step.isdecimal())
     what = "was cut short while it was written" if folder.is_dir() else "does not exist"
     fix = f"complete ones are {complete}" if complete else f"{folder.parent} has no complete one"
     if folder.is_dir():

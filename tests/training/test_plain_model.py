@@ -95,6 +95,7 @@ def test_checkpoint_of_a_real_lora_run(tiny_model: Path, tmp_path: Path) -> None
     stage, config = tmp_path / "stage", SftConfig(dataset=str(tmp_path / "traces"))
     sft(config, arguments(stage, max_steps=3, save_steps=1, save_total_limit=3), loading, stage)
     (stage / "checkpoint-2" / ".complete").unlink()
+    shutil.copytree(stage / "checkpoint-1", stage / "checkpoint-best")
     first = export(tmp_path / "first", stage, checkpoint=1)
     assert (first["kind"], first["step"], first["tensors"]) == (
         "adapter",

@@ -163,12 +163,22 @@ def test_the_card(runs: Path, tmp_path: Path) -> None:
     assert "| 04\\_evaluate\\_prm | run:02\\_sft | f1 0.25 |" in text
     assert "| questions.jsonl |  | CC-BY-4.0 |" in text
     assert "| gsm8k | openai/gsm8k | MIT |" in text
+    assert "- Numbers of another model" not in text
     chain = [row for row in text.splitlines() if row.startswith(("| 01", "| 02"))]
     assert "| collect | " in chain[0]
     assert "| 5 |" in chain[0]
     assert "| sft | run:01\\_collect | 7 |" in chain[1]
     commit = read_json(runs / "02_sft" / "manifest.json")["git"]["commit"]
     assert commit is None or commit[:12] in chain[1]
+
+
+def test_numbers_of_another_model_are_said_to_be_so(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "02_sft", runs / "05_sft")
+    manifest = read_json(runs / "05_sft" / "manifest.json")
+    write_json(runs / "05_sft" / "manifest.json", {**manifest, "name": "05_sft"})
+    push(config(runs, model=str(runs / "05_sft")), tmp_path / "push")
+    text = (tmp_path / "push" / "upload" / "README.md").read_text(encoding="utf-8")
+    assert "- Numbers of another model than run:05\\_sft are of one" in text
 
 
 def test_hostile_text_cannot_leave_its_place(runs: Path, tmp_path: Path) -> None:
