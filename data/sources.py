@@ -62,8 +62,10 @@ class Source:
     """Level of every row, where no column gives it."""
     weight: float = 1.0
     """Share of the rows to take, drawn at random; instead of `limit`."""
-    trace: Literal["", "solution"] = ""
-    """`solution`: the solution written by a person is also a trace, with the boxed answer as response."""
+    trace: Literal["", "solution", "answer"] = ""
+    """`solution`: the solution written by a person is also a trace, with the boxed answer as response.
+    `answer`: so is the answer, as a response without thinking (instructions, chat); its verdict is
+    unverifiable."""
     key: str = "source"
     """Where the entry stands in the recipe, for messages; not part of the entry."""
 
@@ -331,6 +333,8 @@ def _trace(problem: Problem, values: Mapping[str, Any], source: Source) -> Attem
         thinking = re.sub(r"<<[^<>]*>>", "", problem.solution)  # GSM8K's calculator marks
         response, model = f"\\boxed{{{problem.answer}}}", source.name
         verdict, extracted = "correct", problem.answer
+    elif source.trace == "answer":
+        return _plain_answer(problem)
     elif "thinking" in values:
         thinking, response = _text(values["thinking"]), _text(values.get("response"))
         model = _text(values.get("model")) or source.name
@@ -387,11 +391,12 @@ def _generate(source: Source) -> Loaded:
     problems = [
         replace(p, domain=source.domain or p.domain, licence=source.licence or p.licence) for p in problems
     ]
-    traces = [_best_reply(p) for p in problems] if source.id == "small_talk" else []
+    traces = [_plain_answer(p) for p in problems] if source.id == "small_talk" else []
     return Loaded(rows_in=len(problems), problems=problems, traces=traces, rejected=[])
 
 
-def _best_reply(problem: Problem) -> Attempt:
+def _plain_answer(problem: Problem) -> Attempt:
+    """The answer as a response without thinking."""
     completion = written_completion("", problem.answer, problem.source)
     return Attempt(problem=problem, index=0, completion=completion, verdict="unverifiable", extracted="")
 

@@ -205,6 +205,14 @@ def test_gpqa_choices_are_shuffled_by_the_question_alone(
     assert load_problems(source)[0] == problems
 
 
+def test_an_answer_that_nothing_can_check_becomes_a_response_without_thinking(tmp_path: Path) -> None:
+    path = tmp_path / "chat.jsonl"
+    path.write_text(json.dumps({"question": "Who are you?", "answer": "A model."}) + "\n", encoding="utf-8")
+    (trace,) = load_traces(parse_source(file_entry(path, columns={}, trace="answer"), "s"))
+    assert (trace.completion.thinking, trace.completion.response) == ("", "A model.")
+    assert (trace.verdict, trace.completion.model) == ("unverifiable", str(path))
+
+
 def test_s1k_reads_traces_and_boxed_or_bare_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
