@@ -178,7 +178,8 @@ def check_tokens(file: Path, source: Path, trust_remote_code: bool) -> dict[str,
         written = reader.fields[name].contents() if name in reader.fields else None
         if wanted is not None and written != wanted:
             raise ValueError(
-                f"model: {name} of the file is {str(written)[:80]!r} and not the tokenizer's {str(wanted)[:80]!r}; "
+                f"model: {name} of the file is {str(written)[:80]!r} and not the tokenizer's "
+                f"{str(wanted)[:80]!r}; "
                 "take a newer checkout of llama.cpp"
             )
     return {"tensors": len(reader.tensors), "vocabulary": len(tokens)}
