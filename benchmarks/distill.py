@@ -3,10 +3,11 @@
     python -m benchmarks.distill [--quick] [--teacher FOLDER] [--student FOLDER] [--steps N] [--seeds N]
 
 trace SFT: stage sft on the teacher's right completions. off-policy: the forward KL to the teacher on the same
-completions (`on_policy_fraction: 0`). on-policy: the reverse KL on completions that the student draws. All
-have the same student, the same optimizer steps of as many rows, the same learning rate and schedule, and the
-same generated tokens: on-policy runs first, then the teacher samples completions of the same questions until
-it has generated as many tokens. Its wrong ones count and are not trained on.
+completions (`on_policy_fraction: 0`). on-policy: the same divergence on completions that the student draws,
+so that whose they are is the only difference (`--beta 1`: the reverse KL on them). All have the same student,
+the same optimizer steps of as many rows, the same learning rate and schedule, and the same generated tokens:
+on-policy runs first, then the teacher samples completions of the same questions until it has generated as
+many tokens. Its wrong ones count and are not trained on.
 
 Measured at equal steps on unseen questions, each with one completion of the student at temperature 1:
 agreement (share of its tokens whose most likely token is the teacher's most likely), KL(teacher || student),
@@ -65,6 +66,8 @@ class Work(NamedTuple):
     rows: int
     """Of an optimizer step."""
     learning_rate: float
+    beta: float
+    """Of on-policy."""
     measurements: int
     """While training; the untrained student is measured too."""
     seed: int
@@ -208,7 +211,7 @@ def distil(work: Work, folder: Path, traces: list[Attempt], tokens: int | None) 
         stage = {"on_policy_fraction": 0.0, "traces": str(folder)}
     config = DistillConfig(problems=str(folder), teacher=work.teacher, **stage)
     args = DistillationConfig(
-        beta=0.0 if traces else 1.0, max_completion_length=MAX_TOKENS, **arguments(work, folder)
+        beta=0.0 if traces else work.beta, max_completion_length=MAX_TOKENS, **arguments(work, folder)
     )
     model = ModelConfig(model_name_or_path=work.student)
     prompter = make_prompter(config, args, model)
@@ -318,6 +321,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--rows", type=int, default=64, help="of an optimizer step")
     parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--beta", type=float, default=0.0, help="of on-policy: 0 forward KL, 1 reverse KL")
     parser.add_argument("--measurements", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
@@ -341,7 +345,7 @@ def main() -> None:
                 models = pretrained(Path(folder), seed, steps=4 if options.quick else 200)
             turns.append(take_turns(make_work(models, options, seed)))
     result = {**summary(turns), "steps": options.steps, "rows": options.rows, "machine": machine}
-    result["learning_rate"] = options.learning_rate
+    result |= {"learning_rate": options.learning_rate, "beta": options.beta}
     print_table(result)
     print(json.dumps(result))
 
@@ -357,6 +361,7 @@ def make_work(models: dict[str, str], options: argparse.Namespace, seed: int) ->
         steps=options.steps,
         rows=options.rows,
         learning_rate=options.learning_rate,
+        beta=options.beta,
         measurements=options.measurements,
         seed=seed,
     )

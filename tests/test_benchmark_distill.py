@@ -45,7 +45,7 @@ def test_summary() -> None:
 
 
 def test_the_work_of_a_seed() -> None:
-    options = Namespace(quick=True, steps=2, rows=4, learning_rate=1e-3, measurements=1)
+    options = Namespace(quick=True, steps=2, rows=4, learning_rate=1e-3, beta=1, measurements=1)
     work = make_work({"teacher": "runs/{seed}/t", "student": "s"}, options, 7)
     assert (work.teacher, work.student, work.seed, work.steps, work.rows) == ("runs/7/t", "s", 7, 2, 4)
     assert (len(work.train), len(work.unseen)) == (30, 8)

@@ -270,6 +270,24 @@ def test_what_cannot_be_trained_on_is_left_out_and_counted(
         )
 
 
+def test_lora_trains_an_adapter(tiny_model: Path, teacher: Path, tmp_path: Path) -> None:
+    write_problems(tmp_path / "held_out", [Problem(id=problem_id("One?"), question="One?", answer="1")])
+    loading = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
+    stage = {"eval_problems": str(tmp_path / "held_out")}
+    metrics = run(
+        tiny_model,
+        teacher,
+        tmp_path / "out",
+        stage=stage,
+        loading=loading,
+        max_steps=3,
+        learning_rate=0.05,
+    )
+    assert metrics["kl_after"] != metrics["kl_before"]
+    assert metrics["completion_length_before"] > 0
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 4
+
+
 @pytest.mark.parametrize(
     ("message", "fields"),
     [
