@@ -16,7 +16,7 @@ from torch import Tensor
 Row = tuple[Sequence[int], Sequence[int]]
 """Prompt and completion, as token ids."""
 
-TOKENS_AT_ONCE = 2048
+TOKENS_AT_ONCE = 512
 """Tokens whose distributions are in memory in float32."""
 
 

@@ -93,7 +93,8 @@ class DistillConfig:
     more of them than this is an error."""
     eval_problems: str | None = None
     """Stage folder or parquet file with held-out problems: the student's completions of them are compared
-    with the teacher before and after training, and by eval_strategy; none of them is trained on."""
+    with the teacher before and after training, and by eval_strategy; none of them is trained on. All logits
+    of per_device_eval_batch_size rows are in memory."""
     eval_limit: int | None = None
     """Only the first so many of them."""
 

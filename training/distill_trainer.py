@@ -179,9 +179,8 @@ class DistillTrainer(DistillationTrainer):
     def _measure(self) -> dict[str, float]:
         processes, process = self.accelerator.num_processes, self.accelerator.process_index
         share = -(-len(self.held_out) // processes)
-        places = range(
-            process * share, (process + 1) * share
-        )  # each process as many; extra ones do not count
+        # as many for each process, since all must forward as often; those beyond the last do not count
+        places = range(process * share, (process + 1) * share)
         rows = [self.held_out[place % len(self.held_out)] for place in places]
         seeds = [attempt_seed(self.args.seed, f"held out: {row.problem.id}", 0) for row in rows]
         drawn = self.draw(rows, seeds)
@@ -192,7 +191,7 @@ class DistillTrainer(DistillationTrainer):
             part = slice(start, start + size)
             pairs = [(r.prompt.ids, g.token_ids) for r, g in zip(rows[part], drawn[part], strict=True)]
             counted = sum(real[part])  # the real ones come first
-            found = self._compare(pairs[:counted] or pairs)  # every process forwards as often
+            found = self._compare(pairs[:counted] or pairs)
             sums += found if counted else 0
         found = Agreement.of(self.accelerator.reduce(sums, reduction="sum"))
         verdicts = self._verdicts(rows[: sum(real)], drawn[: sum(real)])
