@@ -16,7 +16,7 @@ from data.chat import Example
 from data.prompts import Prompter, PromptStyle
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
-from data.store import read_attempts, read_json, write_json, write_rejected
+from data.store import read_attempts, write_json, write_rejected
 from data.thinking import thinking_format
 from inference.models import locate
 from training.lint import lint, render_traces
@@ -83,24 +83,22 @@ def sft(config: SftConfig, args: SFTConfig, model: ModelConfig, folder: Path) ->
     train, held_out = split(rendered.examples, config.eval_rows)
     trainer = make_trainer(args, model, prompter, train, held_out)
 
-    fresh = newest_complete_checkpoint(folder) is None
-    before = _held_out_loss(trainer, folder / "held_out_before.json", measure=fresh)
+    # not by evaluate() beforehand, behind which DeepSpeed trains nothing
+    args.eval_on_start = bool(held_out) and newest_complete_checkpoint(folder) is None
     result = resume_or_train(trainer, folder)
-    after = trainer.evaluate()["eval_loss"] if held_out else None
+    if held_out:
+        trainer.evaluate()
     history = trainer.state.log_history
     if args.process_index == 0:
         write_json(folder / "log_history.json", history)
-    metrics = {
+    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    return {
         "rows": len(train),
         "rejected": len(rendered.rejected),
         **train_metrics(history, result),
+        **({"held_out_loss_before": losses[0], "held_out_loss_after": losses[-1]} if losses else {}),
         **told,
     }
-    return (
-        metrics
-        if before is None
-        else {**metrics, "held_out_loss_before": before, "held_out_loss_after": after}
-    )
 
 
 def context_facts(model: ModelConfig, args: SFTConfig, examples: list[Example]) -> dict[str, Any]:
@@ -136,6 +134,7 @@ def make_trainer(
     from trl import SFTTrainer, get_peft_config
 
     args.model_init_kwargs = model_init_kwargs(model, args.model_init_kwargs)
+    args.chat_template_path = None  # the tokenizer has it
     if args.padding_free and not args.packing:
         args.max_length = None  # overlong rows are out already, and TRL refuses a limit here
     return SFTTrainer(
@@ -154,18 +153,6 @@ def _dataset(examples: list[Example]) -> Dataset:
     return Dataset.from_dict(
         {"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]}
     )
-
-
-def _held_out_loss(trainer: SFTTrainer, path: Path, *, measure: bool) -> float | None:
-    """Held-out loss of the untrained model: measured once, remembered for a resumed run."""
-    if trainer.eval_dataset is None:
-        return None
-    if measure or not path.is_file():
-        loss = trainer.evaluate()["eval_loss"]
-        if trainer.args.process_index == 0:
-            write_json(path, loss)
-        return loss
-    return read_json(path)
 
 
 def train_metrics(history: list[dict[str, Any]], result: dict[str, float]) -> dict[str, Any]:
