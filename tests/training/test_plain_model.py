@@ -199,11 +199,11 @@ def test_mistakes_in_the_recipe_are_refused() -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed compiles its CPU operations with g++")
 def test_zero3_shards_become_one_model(tiny_model: Path, tmp_path: Path) -> None:
     """The model of two processes that kept shards alone has the weights of a run of one process."""
-    write_attempts(tmp_path / "traces", traces(8), "traces")
+    write_attempts(tmp_path / "traces", traces(10), "traces")
     options = {"max_steps": 2, "save_steps": 1, "max_length": 256, "learning_rate": 5e-3, "seed": 3}
     loading = ModelConfig(model_name_or_path=str(tiny_model))
     sft(
-        SftConfig(dataset=str(tmp_path / "traces")),
+        SftConfig(dataset=str(tmp_path / "traces"), eval_rows=2),
         arguments(tmp_path / "one", **options),
         loading,
         tmp_path / "one",
@@ -211,6 +211,7 @@ def test_zero3_shards_become_one_model(tiny_model: Path, tmp_path: Path) -> None
     recipe = {
         "stage": "sft",
         "dataset": str(tmp_path / "traces"),
+        "eval_rows": 2,
         "model_name_or_path": str(tiny_model),
         "pad_token": "<|fim_pad|>",
         "per_device_train_batch_size": 2,
