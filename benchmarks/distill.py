@@ -13,7 +13,7 @@ Measured at equal steps on unseen questions, each with one completion of the stu
 agreement (share of its tokens whose most likely token is the teacher's most likely), KL(teacher || student),
 KL(student || teacher) and accuracy. `tokens_to_trace_sft_agreement_ratio` is the generated tokens with which
 on-policy first has the final agreement of trace SFT, between two measurements on a straight line, by those of
-trace SFT (median of the seeds that get there; null if none does).
+trace SFT (median of the seeds, where a seed that never gets there is above all others; null if that is one).
 
 `{seed}` in a folder stands for the seed. Without folders both models are pretrained here, the teacher a
 little longer: enough to try, not to conclude from.
@@ -25,12 +25,13 @@ import argparse
 import itertools
 import json
 import logging
+import math
 import os
 import platform
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean, median_low
 from typing import Any, NamedTuple
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -279,8 +280,8 @@ def summary(turns: Sequence[dict[str, list[Point]]]) -> dict[str, Any]:
         last = points["trace SFT"][-1]
         needed = tokens_to(points["on-policy"], last.agreement)
         ratios.append(None if needed is None else needed / last.generated_tokens)
-    reached = [ratio for ratio in ratios if ratio is not None]
-    result["tokens_to_trace_sft_agreement_ratio"] = median(reached) if reached else None
+    middle = median_low([math.inf if ratio is None else ratio for ratio in ratios])
+    result["tokens_to_trace_sft_agreement_ratio"] = None if middle == math.inf else middle
     result["tokens_to_trace_sft_agreement_ratios"] = ratios
     result["generated_tokens"] = [points["on-policy"][-1].generated_tokens for points in turns]
     return result

@@ -39,8 +39,8 @@ def test_summary() -> None:
     assert result["agreement_untrained"] == 0.5
     assert result["accuracy_per_million_tokens_off_policy"] == pytest.approx(50)
     assert result["tokens_to_trace_sft_agreement_ratios"] == [pytest.approx(0.5), pytest.approx(1 / 3), None]
-    assert result["tokens_to_trace_sft_agreement_ratio"] == pytest.approx(5 / 12)
-    never = summary([turn(0.6, 0.7)])
+    assert result["tokens_to_trace_sft_agreement_ratio"] == pytest.approx(0.5)
+    never = summary([turn(0.9, 0.7), turn(0.6, 0.7), turn(0.5, 0.7)])
     assert never["tokens_to_trace_sft_agreement_ratio"] is None
 
 
