@@ -69,6 +69,8 @@ class Work(NamedTuple):
     learning_rate: float
     beta: float
     """Of on-policy."""
+    only_right: bool
+    """Whether wrong completions of the teacher are left out; a teacher of a few steps has no others."""
     measurements: int
     """While training; the untrained student is measured too."""
     seed: int
@@ -159,7 +161,8 @@ def teacher_traces(work: Work, tokens: int) -> list[Attempt]:
             if used >= tokens:
                 break
             used += attempt.completion.completion_tokens
-            right += [attempt] if attempt.verdict == "correct" else []
+            wanted = attempt.verdict == "correct" or not work.only_right
+            right += [attempt] if wanted and attempt.completion.finish_reason == "stop" else []
         index += 1
     return right
 
@@ -210,6 +213,8 @@ def distil(work: Work, folder: Path, traces: list[Attempt], tokens: int | None) 
     if traces:
         write_attempts(folder, traces, "traces")
         stage = {"on_policy_fraction": 0.0, "traces": str(folder)}
+        if not work.only_right:
+            stage["max_rejected_fraction"] = 0.9  # such as are too long with the tags that they lack
     config = DistillConfig(problems=str(folder), teacher=work.teacher, **stage)
     args = DistillationConfig(
         beta=0.0 if traces else work.beta, max_completion_length=MAX_TOKENS, **arguments(work, folder)
@@ -237,6 +242,10 @@ def take_turns(work: Work) -> dict[str, list[Point]]:
         points = {"on-policy": distil(work, folder / "on", [], None)}
         tokens = points["on-policy"][-1].generated_tokens
         traces = teacher_traces(work, tokens)
+        if not traces:
+            raise SystemExit(
+                f"--teacher: nothing right in {tokens} tokens of {work.teacher}; take a better one"
+            )
         print(f"seed {work.seed}, {len(traces)} right traces in {tokens} tokens; trace SFT", flush=True)
         points["trace SFT"] = trace_sft(work, folder / "sft", traces, tokens)
         print(f"seed {work.seed}, off-policy", flush=True)
@@ -316,7 +325,9 @@ def pretrained(folder: Path, seed: int, *, steps: int) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.distill", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--quick", action="store_true", help="a run of seconds that shows that it works")
+    parser.add_argument(
+        "--quick", action="store_true", help="a run of seconds that shows that it works, wrong traces too"
+    )
     parser.add_argument("--teacher", help="model folder; {seed} stands for the seed")
     parser.add_argument("--student", help="model folder of the same tokenizer; {seed} stands for the seed")
     parser.add_argument("--steps", type=int, default=120)
@@ -363,6 +374,7 @@ def make_work(models: dict[str, str], options: argparse.Namespace, seed: int) ->
         rows=options.rows,
         learning_rate=options.learning_rate,
         beta=options.beta,
+        only_right=not few,
         measurements=options.measurements,
         seed=seed,
     )
