@@ -35,7 +35,7 @@ def context_warnings(
     text = _text_config(model, init_kwargs or {})
     if text is None:
         return []
-    found = [*_beyond_positions(_positions(text), lengths), *_outside_window(_window(text), lengths)]
+    found = [*_beyond_positions(_positions(text), lengths), *_outside_window(_window(model, text), lengths)]
     if median(lengths) > LONG_TOKENS:
         found += _long_for_small(parameter_count(model), lengths)
     return found
@@ -63,11 +63,20 @@ def _positions(text: Mapping[str, Any]) -> int | None:
     return text.get("max_position_embeddings")
 
 
-def _window(text: Mapping[str, Any]) -> int | None:
-    """Tokens that each layer attends to; None where a layer attends to all."""
-    if not text.get("use_sliding_window", True) or text.get("sliding_window_pattern"):
+def _window(model: str, text: Mapping[str, Any]) -> int | None:
+    """Tokens that each layer attends to; None where a layer attends to all, or where transformers does not
+    have the architecture."""
+    from transformers import AutoConfig
+
+    window = text.get("sliding_window")
+    if window is None or not text.get("use_sliding_window", True):
         return None
-    return None if "full_attention" in (text.get("layer_types") or ()) else text.get("sliding_window")
+    try:  # which layers have the window is often said by the config's class alone (Gemma 2 and 3)
+        config = AutoConfig.from_pretrained(locate(model), trust_remote_code=False).get_text_config()
+    except (OSError, ValueError):
+        return None
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
+    return window if kinds == {"sliding_attention"} else None
 
 
 def parameter_count(model: str) -> int | None:
@@ -77,7 +86,7 @@ def parameter_count(model: str) -> int | None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(locate(model))
+        config = AutoConfig.from_pretrained(locate(model), trust_remote_code=False)
         with torch.device("meta"):
             network = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError):

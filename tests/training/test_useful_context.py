@@ -99,6 +99,18 @@ def test_a_window_in_every_layer(tmp_path: Path) -> None:
         assert context_warnings(save(tmp_path / name, qwen), [100, 200, 5000]) == []
 
 
+@pytest.mark.parametrize("text_config", [False, True])
+def test_a_window_in_some_layers_by_the_architecture_alone(tmp_path: Path, text_config: bool) -> None:
+    """As Gemma 2 and 3 are published: config.json has a window and no word of the layers without it."""
+    text = {**SIZE, "sliding_window": 1024, "num_hidden_layers": 6, "max_position_embeddings": 8192}
+    config: dict[str, Any] = {"model_type": "gemma2", **text}
+    if text_config:
+        config = {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", **text}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert context_warnings(str(tmp_path), [2000, 3000]) == []
+
+
 def test_long_traces_for_a_small_student(tmp_path: Path) -> None:
     small = save(tmp_path / "small", Qwen2Config(**QWEN_1_5B, max_position_embeddings=32768))
     assert parameter_count(small) == 1_543_714_304
