@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from data.steps import steps_of
-from data.store import read_json
 from data.thinking import thinking_format
-from inference.models import locate
+from inference.models import cached_folder
 from inference.scorers.load import ScorerOptions, load_scorer
 from inference.scorers.scorer import Aggregation, Scorer, aggregate
 from rewards.registry import Reward
 from rewards.texts import Turn, splits, written_text
 
 logger = logging.getLogger(__name__)
+
+_SCORER_KEYS = re.compile(r"(?<![\w/.-])scorer_(?=(?:model|dtype|batch_tokens|max_kv_tokens|options)\b)")
+"""What the keys of `ScorerOptions` begin with and those of the reward do not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,7 @@ def score_all(
             refused = re.match(r"solution (\d+): ", str(error))
             if refused is None:
                 raise
-            reasons.append(str(error)[refused.end() :].replace("scorer_", ""))
+            reasons.append(_SCORER_KEYS.sub("", str(error)[refused.end() :]))
             del rows[int(refused[1])]
             continue
         for row, of_row in zip(rows, found, strict=True):
@@ -181,10 +183,10 @@ def score_all(
 def trained_separator(model: str) -> str:
     """What the solutions were split at that a reward model was trained on; a blank line where it says
     nothing."""
-    from inference.scorers.reward_model import OPTIONS_FILE
+    from inference.scorers.reward_model import saved_options
 
-    path = Path(locate(model)) / OPTIONS_FILE
-    return read_json(path).get("step_separator", "\n\n") if path.is_file() else "\n\n"
+    folder = model if Path(model).is_dir() else str(cached_folder(model))
+    return saved_options(folder).get("step_separator", "\n\n")
 
 
 @cache
@@ -215,7 +217,7 @@ def _own_keys() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(str(error).replace("scorer_", "")) from error
+        raise ValueError(_SCORER_KEYS.sub("", str(error))) from error
 
 
 def _tell(

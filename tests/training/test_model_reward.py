@@ -143,12 +143,29 @@ def test_a_wrong_model_is_refused_before_the_run(judge: Path, tiny_model: Path) 
 
     with pytest.raises(ValueError, match=r"rewards: reward_model: model: \./nowhere does not exist"):
         load_models(rewards("./nowhere"))
+    with pytest.raises(ValueError, match=r"model: \./runs/my_scorer_v2 does not exist"):
+        load_models(rewards("./runs/my_scorer_v2"))
     with pytest.raises(ValueError, match="rewards: reward_model: scorer: auto cannot tell how"):
         load_models(rewards(str(tiny_model)))
     with pytest.raises(ValueError, match="key 'model' is missing"):
         build_rewards(["reward_model"], more=LEARNED_REWARDS)
     with pytest.raises(ValueError, match="question: the dataset has no column 'question'; there are answer"):
         made(judge)(completions=["x"], answer=["y"])
+
+
+class Longest:
+    """A scorer of one's own, whose model is no folder of transformers."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    def score(self, questions: Any, solutions: Any) -> list[list[float]]:
+        return [[min(1.0, len(step) / 10) for step in steps] for steps in solutions]
+
+
+def test_a_scorer_of_ones_own(tmp_path: Path) -> None:
+    own = made(tmp_path / "weights.bin", scorer=f"{__name__}:Longest")
+    assert own(completions=["five5\n\nfour"], question=["q?"]) == [0.4]
 
 
 @pytest.mark.slow
