@@ -187,9 +187,10 @@ class RunFolder:
 
     def _open(self, recipe: Recipe, plan: Plan) -> None:
         if plan.state == "stale":
-            plan.folder.rename(_free_name(plan.folder))
+            with self._acquire(recipe):  # never moved from under a process that still writes it
+                plan.folder.rename(_free_name(plan.folder))
         self.path.mkdir(parents=True, exist_ok=True)
-        self._acquire(recipe)
+        self._lock = self._acquire(recipe)
         earlier = read_manifest(self.path)
         self.manifest: dict[str, Any] = {
             "pipeline": recipe.pipeline,
@@ -213,14 +214,16 @@ class RunFolder:
         }
         write_json(self.path / "manifest.json", self.manifest)
 
-    def _acquire(self, recipe: Recipe) -> None:
-        self._lock = open(self.path / ".lock", "a")  # noqa: SIM115 - held until the folder is closed
+    def _acquire(self, recipe: Recipe) -> IO[str]:
+        lock = open(self.path / ".lock", "a")  # noqa: SIM115 - held until it is closed
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            lock.close()
             raise recipe.error(
                 f"{self.path} is being written by another process; wait for it or stop it"
             ) from None
+        return lock
 
     def finish(self, metrics: dict[str, Any], seconds: float) -> None:
         """Write metrics and mark the folder finished; the manifest is the last thing written."""

@@ -115,8 +115,16 @@ def test_one_writer_at_a_time(pipeline: Path) -> None:
     first = RunFolder(recipe, plan(recipe))
     with pytest.raises(RecipeError, match="being written by another process"):
         RunFolder(recipe, plan(recipe))
+    with open(recipe.path, "a") as file:
+        file.write("limit: 3\n")
+    changed = load_recipe(recipe.path)
+    assert plan(changed).state == "stale"
+    with pytest.raises(RecipeError, match="being written by another process"):
+        RunFolder(changed, plan(changed))
+    assert [path.name for path in first.path.parent.iterdir()] == ["01_a"]  # not moved from under its writer
     first.stop("failed", "x")
-    RunFolder(recipe, plan(recipe)).stop("failed", "x")
+    RunFolder(changed, plan(changed)).stop("failed", "x")
+    assert len(list(first.path.parent.iterdir())) == 2
 
 
 def test_damaged_manifest_is_named(pipeline: Path) -> None:
