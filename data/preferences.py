@@ -187,6 +187,10 @@ def _read_row(row: Any, columns: Mapping[str, str]) -> Preference:
         raise _BadRowError("not_an_object", f"a row is a {type(row).__name__}, not a mapping")
     asked = _turns(row.get(columns.get("question", "")), "user")
     chosen, other = (_turns(row.get(columns[name]), "assistant") for name in ("chosen", "rejected"))
+    if "assistant" in asked:
+        raise _BadRowError(
+            "several_turns", f"{columns['question']!r} has an answer too: {asked['assistant']!r}"
+        )
     questions = {turns["user"].strip() for turns in (asked, chosen, other) if turns.get("user", "").strip()}
     if len(questions) > 1:
         raise _BadRowError("question_mismatch", f"there are different questions: {sorted(questions)}")

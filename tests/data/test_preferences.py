@@ -76,6 +76,11 @@ def test_other_columns(tmp_path: Path) -> None:
             "a second turn: 'q'",
         ),
         (
+            {"prompt": [turn("user", "q"), turn("assistant", "hm")], "chosen": "a", "rejected": "b"},
+            "several_turns",
+            "'prompt' has an answer too: 'hm'",
+        ),
+        (
             {"prompt": [turn("system", "Be rude."), turn("user", "q")], "chosen": "a", "rejected": "b"},
             "system_message",
             "set system_prompt",
