@@ -31,8 +31,9 @@ logger = logging.getLogger(__name__)
 
 SETTINGS = (
     *("temperature", "top_p", "top_k", "num_completions", "max_tokens", "bad_words"),
-    *("prompt_style", "system_prompt", "question_suffix", "thinking_format", "language", "policy"),
-    *("max_thinking_tokens", "min_thinking_tokens", "waits", "resample_longer_than"),
+    *("prompt_style", "system_prompt", "few_shot", "question_suffix", "thinking_format", "language"),
+    *("max_thinking_tokens", "min_thinking_tokens", "waits", "wait_text", "answer_tokens"),
+    *("resample_longer_than", "resample_tries", "policy"),
 )
 """Fields that decide what the numbers mean."""
 
@@ -131,7 +132,13 @@ def load_benchmark(entry: dict, index: int) -> list[Problem]:
     """
     path = entry.get("path")
     if path and (Path(path) / "problems.parquet").is_file():
-        return read_problems(path)[: entry.get("limit")]
+        problems = read_problems(path)[: entry.get("limit")]
+        if not problems:
+            raise ValueError(
+                f"benchmark {benchmark_name(entry)}: {path} has no problems; give the folder of a stage that "
+                "kept some"
+            )
+        return problems
     problems, bad = load_problems(parse_source(_without_name(entry), f"benchmarks[{index}]"))
     if bad:
         raise ValueError(

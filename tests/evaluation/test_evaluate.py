@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data.schema import Attempt, Completion, Outcome, Problem
-from data.store import read_attempts
+from data.store import read_attempts, write_problems
 from data.thinking import FORMATS
 from evaluation.evaluate import EvaluateConfig, benchmark_metrics, evaluate, print_table
 from evaluation.problem_values import measure_problems, read_problem_values, summarise_values
@@ -166,6 +166,7 @@ def test_evaluate_keeps_every_completion_and_reports_each_benchmark(
     found = read_problem_values(tmp_path / "out")
     assert found.ids["few"] == found.ids["all"][:2]
     assert found.settings["thinking_format"] == "think_tags"
+    assert found.settings["few_shot"] == []
     for name, seen in metrics["benchmarks"].items():
         for metric in ("accuracy", "maj@3", "formatted", "thinking_tokens"):
             assert summarise_values(metric, found.values[name][metric]) == seen[metric]
@@ -201,3 +202,7 @@ def test_a_benchmark_with_bad_rows_is_refused(tiny_model: Path, source: dict, tm
         file.write('{"question": "no answer"}\n')
     with pytest.raises(ValueError, match="1 bad rows, the first: missing_answer"):
         evaluate(configure(tiny_model, [source]), tmp_path / "out")
+    write_problems(tmp_path / "none", [])
+    empty = {"path": str(tmp_path / "none"), "role": "eval", "name": "nothing"}
+    with pytest.raises(ValueError, match=r"benchmark nothing: .*none has no problems; give the folder of a"):
+        evaluate(configure(tiny_model, [empty]), tmp_path / "out")
