@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -182,7 +183,8 @@ def _check_same_problems(evaluations: Sequence[Evaluation], name: str) -> None:
     for other in others:
         own = other.found.ids[name]
         if sorted(own) != sorted(wanted):
-            lacks, more = (sorted(set(a) - set(b)) for a, b in ((wanted, own), (own, wanted)))
+            pairs = ((wanted, own), (own, wanted))
+            lacks, more = (sorted((Counter(a) - Counter(b)).elements()) for a, b in pairs)
             raise ValueError(
                 f"evaluations: benchmark {name!r} has other problems in {other.name} ({len(own)}) than in "
                 f"{first.name} ({len(wanted)}): lacks {_some(lacks)}, has {_some(more)} beside; evaluate "

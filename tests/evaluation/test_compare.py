@@ -194,6 +194,13 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, options: dict[str, A
     assert not (tmp_path / "out").exists()
 
 
+def test_a_problem_that_one_evaluation_has_twice_is_named(tmp_path: Path) -> None:
+    base = evaluation(tmp_path / "a", [0, 1], ids=["p", "q"])
+    other = evaluation(tmp_path / "b", [0, 1, 1], ids=["p", "q", "q"])
+    with pytest.raises(ValueError, match=r"lacks none, has 1 \(q\) beside"):
+        run(tmp_path / "out", base, other)
+
+
 def test_missing_folders_files_and_metrics_are_refused(tmp_path: Path) -> None:
     base, other = evaluation(tmp_path / "a", [0, 1]), evaluation(tmp_path / "b", [0, 1])
     with pytest.raises(ValueError, match="nowhere is no run folder"):
