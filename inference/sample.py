@@ -122,6 +122,7 @@ def sample(config: SampleConfig, folder: Path) -> dict[str, Any]:
         "attempts": len(kept),
         "rejected": len(bad) + len(leaks),
         **attempt_metrics(kept),
+        "tokens": sum(a.completion.completion_tokens for a in attempts),  # of the rejected ones too
         **({"solved_before": solved} if config.failed_in else {}),
         **({"hint_leaks": len(leaks)} if config.hint is not None else {}),
         **({"counts_are_partial": partial, **counts} if counts else {}),

@@ -184,6 +184,7 @@ def test_attempts_that_show_their_hint_are_rejected_also_when_resumed(
     assert [a.completion.seed for a in kept] == [seed for seed in seeds if seed % 2 == 0]
     assert metrics["attempts"] == len(kept)
     assert metrics["hint_leaks"] == metrics["rejected"] == 30 - len(kept) > 0
+    assert metrics["tokens"] == 30 * 2  # those of the rejected ones were paid for too
     rows = read_rows(tmp_path / "whole" / "rejected" / "rows.parquet", "rejected")
     assert {row["rule"] for row in rows} == {"hint_leak"}
     assert "What is 3 + 3? (Hint: the answer is 6.) Think well." in "".join(row["row"] for row in rows)
