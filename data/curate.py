@@ -247,7 +247,11 @@ def _require(
     rule, taken = counts.most_common(1)[0]
     remedy = _REMEDIES.get(rule, "drop it from `quality`")
     cause = f"rule {rule!r} took the most ({taken}): {remedy}" if taken else "collect more problems"
-    if config.traces and not any(trace.verdict == "correct" for trace in candidates):
+    if (
+        config.traces
+        and config.require_correct
+        and not any(trace.verdict == "correct" for trace in candidates)
+    ):
         cause += f"; no trace at all is correct: {uncorrect} questions have 0 verified traces"
     fewer = f"; or set size: {left} or allow_fewer: true" if left else ""
     raise ValueError(f"{left} of {rows_in} traces are left, size asks for {wanted}; {cause}{fewer}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from data import diversity
 from data.diversity import Diversity, TraceChoice
-from data.quality import DEFAULT_RULES, quality_rules
+from data.quality import DEFAULT_RULES, MIN_LANGUAGE_SHARE, quality_rules
 from data.thinking import thinking_format
 
 
@@ -29,7 +29,7 @@ class CurateConfig:
     """Names of quality rules, in order (data/quality.py)."""
     language: str | None = None
     """Language that question and thinking must be in, for example en; null accepts any."""
-    min_language_share: float = 0.5
+    min_language_share: float = MIN_LANGUAGE_SHARE
     """Smallest share of the words of each that must be in `language`. 0.9 drops chains of mixed languages, as
     DeepSeek-R1 does (arXiv 2501.12948 section 2.3.3), and next to no English mathematics."""
     min_pass_rate: float = 0.0
@@ -100,7 +100,7 @@ class CurateConfig:
             raise ValueError(f"traces_per_problem: {self.traces_per_problem} is less than 1")
         if not 0 < self.min_language_share <= 1:
             raise ValueError(f"min_language_share: {self.min_language_share} is not above 0 and at most 1")
-        if self.min_language_share != 0.5 and not self.language:
+        if self.min_language_share != MIN_LANGUAGE_SHARE and not self.language:
             raise ValueError("min_language_share: needs `language`, for example en")
         if self.size is not None and self.size < 1:
             raise ValueError(f"size: {self.size} is less than 1; leave it out to take all traces")

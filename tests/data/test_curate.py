@@ -338,6 +338,10 @@ def test_no_correct_trace_at_all_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'truncated' took the most \(1\)") as caught:
         curate(CurateConfig(**paths), tmp_path / "out")
     assert "0 verified" not in str(caught.value)
+    paths = stage(tmp_path, problems, [attempt(problems[0], verdict="unverifiable", response="")])
+    with pytest.raises(ValueError, match=r"'empty_response' took the most \(1\)") as caught:
+        curate(CurateConfig(**paths, require_correct=False), tmp_path / "out")
+    assert "0 verified" not in str(caught.value)
 
 
 def test_a_folder_without_attempts_may_be_among_others(tmp_path: Path) -> None:
