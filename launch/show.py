@@ -168,8 +168,10 @@ def _accuracies(benchmarks: Any) -> Iterator[str]:
         accuracy = isinstance(found, dict) and (found.get("accuracy") or found.get("pass@1"))
         if not isinstance(accuracy, dict):
             continue
-        votes = [key for key in found if key.startswith("maj@")]
-        most = f", {votes[-1]} {_number(found[votes[-1]].get('mean'))}" if votes else ""
+        votes = max(
+            (key for key in found if key.startswith("maj@")), key=lambda key: int(key[4:]), default=""
+        )
+        most = f", {votes} {_number(found[votes].get('mean'))}" if votes else ""
         mean, low, high = (_number(accuracy.get(key)) for key in ("mean", "low", "high"))
         yield f"{name} {mean} [{low}, {high}]{most}"
 

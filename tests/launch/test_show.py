@@ -66,12 +66,17 @@ def shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
                 "sums pass@1": 0.2,
                 "tokens": 500,
                 "benchmarks": {
-                    "sums": {"problems": 100, "accuracy": accuracy(0.2), "maj@2": {}, "maj@4": accuracy(0.3)},
+                    "sums": {
+                        "problems": 100,
+                        "accuracy": accuracy(0.2),
+                        "maj@16": accuracy(0.3),
+                        "maj@4": {},
+                    },
                     "chains": {"pass@1": accuracy(0.5)},
                 },
             },
             ["500 tokens"],
-            ["sums 0.200 [0.150, 0.250], maj@4 0.300", "chains 0.500 [0.450, 0.550]"],
+            ["sums 0.200 [0.150, 0.250], maj@16 0.300", "chains 0.500 [0.450, 0.550]"],
         ),
         (
             {"evaluations": ["R1", "small R1"], "sums accuracy R1": 0.1, "sums accuracy small R1": 0.25},
