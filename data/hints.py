@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Sequence
 
-from data.schema import Attempt, Rejected, attempt_row, rejected
+from data.schema import Attempt, Problem, Rejected, attempt_row, rejected
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +47,9 @@ def hint_leak(attempt: Attempt, hint: str) -> str | None:
     """What shows that the attempt used the hint, None where nothing does.
 
     In thinking or response: the hint's own text, or words about being told ("the hint", "given that the
-    answer is"). In the thinking alone: the answer as a reason before any calculation ("since the answer is"),
-    or as the conclusion of the first sentence. Words that the question has itself, lines that calculate the
-    answer and intermediate values are no leak.
+    answer is"). In the thinking alone (in the response, where there is no thinking): the answer as a reason
+    before any calculation ("since the answer is"), or as the conclusion of the first sentence. Words that the
+    question has itself, lines that calculate the answer and intermediate values are no leak.
     """
     question = attempt.problem.question
     for part in ("thinking", "response"):
@@ -57,8 +57,10 @@ def hint_leak(attempt: Attempt, hint: str) -> str | None:
         found = _own_text(text, attempt, hint) or _says_told(text, question)
         if found:
             return f"{part}: {found!r}"
-    found = _reason(attempt.completion.thinking) or _conclusion(attempt)
-    return f"thinking begins with {found!r}" if found else None
+    part = "thinking" if attempt.completion.thinking.strip() else "response"
+    reasoning = getattr(attempt.completion, part)
+    found = _reason(reasoning) or _conclusion(reasoning, attempt.problem)
+    return f"{part} begins with {found!r}" if found else None
 
 
 def without_leaks(attempts: Sequence[Attempt], hint: str | None) -> tuple[list[Attempt], list[Rejected]]:
@@ -164,17 +166,17 @@ _GREETING_WORDS = 3
 """Sentences of so few words ("Okay, so.") are passed over in search of the first that says something."""
 
 
-def _reason(thinking: str) -> str | None:
+def _reason(reasoning: str) -> str | None:
     """`since the answer is`, before anything was calculated."""
-    opening = " ".join(thinking.split(maxsplit=_OPENING_WORDS)[:_OPENING_WORDS])
+    opening = " ".join(reasoning.split(maxsplit=_OPENING_WORDS)[:_OPENING_WORDS])
     found = _REASON.search(_CALCULATION.split(opening, maxsplit=1)[0].casefold())
     return found[0] if found else None
 
 
-def _conclusion(attempt: Attempt) -> str | None:
+def _conclusion(reasoning: str, problem: Problem) -> str | None:
     """The first sentence, where it states the answer and calculates nothing before it."""
-    sentence = _first_sentence(attempt.completion.thinking)
-    answer = re.escape(attempt.problem.answer.strip())
+    sentence = _first_sentence(reasoning)
+    answer = re.escape(problem.answer.strip())
     if not answer or not sentence:
         return None
     value = rf"[\s:$*(\[{{\\]*(?:boxed\{{)?[\s$]*(?<![\w.]){answer}(?!\w|\.\d)"
@@ -186,12 +188,12 @@ def _conclusion(attempt: Attempt) -> str | None:
         return sentence
     if stated is None or _CALCULATION.search(sentence[: stated.start()]):
         return None
-    return None if stated[0] in attempt.problem.question else stated[0]
+    return None if stated[0] in problem.question else stated[0]
 
 
-def _first_sentence(thinking: str) -> str:
+def _first_sentence(reasoning: str) -> str:
     passed = ""
-    for sentence in re.split(r"(?<=[.!?:])\s+|\n+", thinking.strip()):
+    for sentence in re.split(r"(?<=[.!?:])\s+|\n+", reasoning.strip()):
         passed = f"{passed} {sentence}".strip()
         if len(sentence.split()) > _GREETING_WORDS or re.search(r"\d", sentence):
             break

@@ -51,6 +51,20 @@ def test_leaks_are_found_with_their_evidence(thinking: str, evidence: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("response", "leaks"),
+    [
+        ("Since the answer is 11, each child has two.", True),
+        ("The answer is 11. Let me see why.", True),
+        ("First, 4 + 7 = 11. The answer is \\boxed{11}.", False),
+    ],
+)
+def test_a_model_without_thinking_reasons_in_its_response(response: str, leaks: bool) -> None:
+    found = hint_leak(attempt("How many apples?", "11", "", response), SIGNS)
+    assert (found or "").startswith("response begins with") == leaks
+    assert hint_leak(attempt("How many apples?", "11", "4 + 7 = 11.", response), SIGNS) is None
+
+
+@pytest.mark.parametrize(
     ("question", "answer", "thinking"),
     [
         ("Hint: work modulo 7. How many?", "11", "The hint says modulo 7. 4 + 7 = 11."),
