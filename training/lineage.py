@@ -107,7 +107,8 @@ def public_manifest(record: StageRecord, hidden: LocalNames) -> dict[str, Any]:
 
 
 def base_models(record: StageRecord, records: Iterable[StageRecord]) -> list[str]:
-    """Hub ids of the models that training began with, followed from stage to stage."""
+    """The models that training began with, followed from stage to stage: hub ids, and local folders that no
+    stage made."""
     by_folder = {each.folder.resolve(): each for each in records}
     found: list[str] = []
     for key in MODEL_KEYS:
@@ -121,9 +122,14 @@ def base_models(record: StageRecord, records: Iterable[StageRecord]) -> list[str
         )
         if folder.resolve() in by_folder:
             found += base_models(by_folder[folder.resolve()], records)
-        elif not folder.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        else:
             found.append(name)
     return list(dict.fromkeys(found))
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a model of this name is on the hub and not in a local folder."""
+    return name.count("/") <= 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,10 +146,10 @@ def data_sources(records: Iterable[StageRecord]) -> list[DataSource]:
     """The sources of the stages' recipes with the licences that are on record."""
     found = []
     for record in records:
-        for entry in record.recipe.get("sources") or []:
+        for entry in [*(record.recipe.get("sources") or []), *(record.recipe.get("preferences") or [])]:
             name = str(entry.get("id") or Path(str(entry.get("path", ""))).name)
             known: Any = KNOWN.get(name) or KNOWN_STEPS.get(name)
-            generated = name == "small_world" or name.startswith("reasoning_gym/")
+            generated = name in ("small_world", "small_talk") or name.startswith("reasoning_gym/")
             hub = getattr(known, "hub", "") or (name if "/" in name and not known and not generated else "")
             licence = (
                 entry.get("licence") or getattr(known, "licence", "") or ("Apache-2.0" if generated else "")

@@ -12,7 +12,7 @@ from typing import Any
 from data.recipe import map_values
 
 REMOVED = "<removed>"
-_SECRET_KEYS = re.compile(r"(?<!pad_)(?<!eos_)(hub_token|api_key|password|secret|main_process_ip)$", re.I)
+_SECRET_KEYS = re.compile(r"(hub_token|api_key|password|secret|main_process_ip)$", re.I)
 _PART = r"""[^\s"'`,;:()\[\]{}<>|]*"""
 _PATH = re.compile(rf"(?:file://|(?<![\w.<:/\\-]))(?:~|/(?!/)|(?:\.\./)+){_PART}/{_PART}")
 _WHOLE = re.compile(r"(?:~/|/(?!/)|\.\./)[^\n]*/[^\n]*")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data.stage import summary
-from training.lineage import StageRecord, base_models, data_sources
+from training.lineage import StageRecord, base_models, data_sources, is_hub_id
 from training.local_names import LocalNames
 
 if TYPE_CHECKING:
@@ -38,11 +38,12 @@ def model_card(
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    bases = [hidden.hide_text(base) for base in base_models(model, made_by)]
+    found = base_models(model, made_by)
+    bases = [base if is_hub_id(base) else hidden.hide_text(base) for base in found]
     sources = data_sources(made_by)
     data = ModelCardData(
-        base_model=bases or None,
-        datasets=sorted({hidden.hide_text(each.hub) for each in sources if each.hub}) or None,
+        base_model=[base for base in found if is_hub_id(base)] or None,
+        datasets=sorted({each.hub for each in sources if each.hub}) or None,
         license=licence,
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",

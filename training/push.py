@@ -28,10 +28,10 @@ logger = logging.getLogger(__name__)
 MODEL_FILES = (
     "config.json",
     "generation_config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*.gguf",
+    "model*.safetensors",
+    "model.safetensors.index.json",
     "adapter_config.json",
+    "adapter_model.safetensors",
     "reward_model.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -42,8 +42,9 @@ MODEL_FILES = (
     "merges.txt",
     "chat_template.jinja",
     "chat_template.json",
+    *("configuration_*.py", "modeling_*.py", "tokenization_*.py"),  # of trust_remote_code
 )
-"""What of a model's folder is uploaded."""
+"""What of a model's folder is uploaded; what else of it is in the repository, from an earlier push, goes."""
 _WITH_PATHS = ("config.json", "adapter_config.json", "tokenizer_config.json", "reward_model.json")
 _PATH_KEYS = ("_name_or_path", "name_or_path", "base_model_name_or_path", "model_name_or_path")
 
@@ -207,7 +208,13 @@ def upload(config: PushConfig, target: Path) -> None:
             raise ValueError(
                 f"private: {config.repo_id} is there and public; make it private there or set private: false"
             )
-        api.upload_folder(repo_id=config.repo_id, folder_path=target, commit_message="slowthink push")
+        # transformers would load an old model.safetensors or adapter before new shards
+        api.upload_folder(
+            repo_id=config.repo_id,
+            folder_path=target,
+            commit_message="slowthink push",
+            delete_patterns=list(MODEL_FILES),
+        )
     except OfflineModeIsEnabled as error:
         raise ValueError("dry_run: the hub is switched off by HF_HUB_OFFLINE; unset it") from error
     except httpx.TransportError as error:

@@ -125,6 +125,13 @@ def test_what_is_uploaded(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert yaml.safe_load((upload / "recipes/02_sft.yaml").read_text())["dataset"] == "run:01_collect"
 
 
+def test_code_that_a_model_needs_goes_with_it(runs: Path, tmp_path: Path) -> None:
+    for name in ("modeling_own.py", "scratch.py"):
+        (runs / "02_sft" / name).write_text("x = 1\n")
+    push(config(runs), tmp_path / "push")
+    assert [path.name for path in (tmp_path / "push" / "upload").glob("*.py")] == ["modeling_own.py"]
+
+
 def test_nothing_says_where_it_was_made(runs: Path, tmp_path: Path) -> None:
     push(config(runs), tmp_path / "push")
     for path in (tmp_path / "push" / "upload").rglob("*"):
@@ -179,6 +186,29 @@ def test_numbers_of_another_model_are_said_to_be_so(runs: Path, tmp_path: Path) 
     push(config(runs, model=str(runs / "05_sft")), tmp_path / "push")
     text = (tmp_path / "push" / "upload" / "README.md").read_text(encoding="utf-8")
     assert "- Numbers of another model than run:05\\_sft are of one" in text
+
+
+@pytest.mark.parametrize(
+    ("base", "shown", "on_hub"),
+    [
+        ("gpt2", "gpt2", ["gpt2"]),
+        ("/home/alice/models/base-7b", "base-7b", None),
+        ("alice/base-7b", "alice/base-7b", ["alice/base-7b"]),
+        (None, None, None),
+    ],
+)
+def test_what_the_weights_began_with(
+    runs: Path, tmp_path: Path, base: str | None, shown: str | None, on_hub: list[str] | None
+) -> None:
+    manifest = read_json(runs / "02_sft" / "manifest.json")
+    manifest["recipe"]["model_name_or_path"] = base
+    manifest["recipe"]["preferences"] = [{"id": "alice/pairs", "role": "train"}]
+    write_json(runs / "02_sft" / "manifest.json", manifest)
+    push(config(runs), tmp_path / "push")
+    card = ModelCard.load(tmp_path / "push" / "upload" / "README.md")
+    assert card.data.to_dict().get("base_model") == on_hub
+    assert ("began with " + shown if shown else "weights began at random") in card.text
+    assert card.data["datasets"] == ["alice/pairs", "openai/gsm8k"]
 
 
 def test_hostile_text_cannot_leave_its_place(runs: Path, tmp_path: Path) -> None:
@@ -248,6 +278,10 @@ class Hub(BaseHTTPRequestHandler):
         return b"".join(parts)
 
     def do_GET(self) -> None:
+        if "/tree/" in self.path:
+            files = type(self).files.items()
+            self.answer([{"type": "file", "path": p, "size": len(b), "oid": "0"} for p, b in files])
+            return
         self.answer({"id": "someone/reasoner", "private": type(self).private, "siblings": []})
 
     def do_POST(self) -> None:
@@ -267,6 +301,8 @@ class Hub(BaseHTTPRequestHandler):
             for row in rows:
                 if row["key"] == "file":
                     type(self).files[row["value"]["path"]] = base64.b64decode(row["value"]["content"])
+                elif row["key"] == "deletedFile":
+                    del type(self).files[row["value"]["path"]]
             self.answer({"commitUrl": "https://huggingface.co/someone/reasoner/commit/1", "commitOid": "1"})
 
 
@@ -303,6 +339,15 @@ def test_a_real_push_uploads_the_folder(
     with pytest.raises(ValueError, match=r"repo_id: the hub refuses someone/reasoner .*token that may write"):
         push(config(runs, dry_run=False), tmp_path / "push")
     assert not hub.files
+
+
+def test_an_earlier_model_in_the_repository_goes(runs: Path, hub: type[Hub], tmp_path: Path) -> None:
+    old = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "adapter_config.json")
+    hub.files.update(dict.fromkeys((*old, "model.safetensors", "figures/mine.png", "mine.gguf"), b"old"))
+    push(config(runs, dry_run=False), tmp_path / "push")
+    assert not hub.files.keys() & set(old)
+    assert hub.files["model.safetensors"] != b"old"
+    assert hub.files["figures/mine.png"] == hub.files["mine.gguf"] == b"old"
 
 
 def test_what_cannot_be_pushed(runs: Path, tmp_path: Path, tiny_model: Path) -> None:
