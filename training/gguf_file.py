@@ -61,6 +61,8 @@ def gguf(config: GgufFileConfig, folder: Path) -> dict[str, Any]:
     """
     script = converter(config.llama_cpp)
     source = source_folder(config.model)
+    for left in folder.glob(f".{FILE}.*.tmp"):  # of a run that was killed; as large as the model
+        left.unlink()
     with atomic_path(folder / FILE) as temporary:
         convert(config.python or sys.executable, script, source, temporary, config.outtype)
         counts = check_tokens(temporary, source, config.trust_remote_code)

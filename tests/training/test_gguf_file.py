@@ -121,6 +121,16 @@ def test_a_converter_that_fails_is_heard(tmp_path: Path) -> None:
         convert("/absent/python", script, tmp_path, tmp_path / "out.gguf", "f16")
 
 
+def test_what_a_killed_run_left_goes(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / SCRIPT).write_text("raise SystemExit(3)\n")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".model.gguf.4711.tmp").write_text("half a model")
+    with pytest.raises(ValueError, match="ended with code 3"):
+        run(tiny_model, out, str(tmp_path))
+    assert not list(out.iterdir())
+
+
 @pytest.mark.parametrize(
     "said",
     [
