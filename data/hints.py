@@ -162,6 +162,8 @@ _CALCULATION = re.compile(r"[=≈]|\b(?:equals?|gives?|makes?|leaves?)\b", re.IG
 _REASON = re.compile(
     rf"\b(?:since|because|as) (?:we know )?(?:that )?{_THE_ANSWER} (?:is|=|must|should|equals)"
 )
+_SENTENCE_CHARACTERS = 2000
+"""Of a longer first sentence (`$ $ $ ...`) no more is looked at; the search in it takes quadratic time."""
 _GREETING_WORDS = 3
 """Sentences of so few words ("Okay, so.") are passed over in search of the first that says something."""
 
@@ -193,7 +195,7 @@ def _conclusion(reasoning: str, problem: Problem) -> str | None:
 
 def _first_sentence(reasoning: str) -> str:
     passed = ""
-    for sentence in re.split(r"(?<=[.!?:])\s+|\n+", reasoning.strip()):
+    for sentence in re.split(r"(?<=[.!?:])\s+|\n+", reasoning.strip()[:_SENTENCE_CHARACTERS]):
         passed = f"{passed} {sentence}".strip()
         if len(sentence.split()) > _GREETING_WORDS or re.search(r"\d", sentence):
             break

@@ -97,6 +97,13 @@ def test_steps_of_the_small_world_pass_and_the_copied_question_does_not() -> Non
         assert hint_leak(attempt(problem.question, problem.answer, told), SIGNS)
 
 
+def test_a_text_that_runs_on_is_judged_by_its_beginning() -> None:
+    """Without a bound this one takes hours."""
+    endless = "The answer is " + "$ " * 1_000_000
+    assert hint_leak(attempt("How many?", "11", endless), SIGNS) is None
+    assert hint_leak(attempt("How many?", "11", f"The answer is 11 {endless}"), SIGNS)
+
+
 _PIECES = st.sampled_from(
     ["Hint: the answer is", "(correct)", "Use the key", "[reference solution:", "What you should reach is"]
 )
