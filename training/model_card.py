@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data.stage import summary
+from inference.scorers.reward_model import OPTIONS_FILE
 from training.lineage import StageRecord, base_models, data_sources, is_hub_id
 from training.local_names import LocalNames
 
@@ -46,7 +47,7 @@ def model_card(
         datasets=sorted({each.hub for each in sources if each.hub}) or None,
         license=licence,
         library_name="peft" if adapter else "transformers",
-        pipeline_tag="text-generation",
+        pipeline_tag="text-classification" if (model.folder / OPTIONS_FILE).is_file() else "text-generation",
         tags=["slowthink", "reasoning", model.manifest["stage"]],
     )
     title = repo_id.rpartition("/")[2]

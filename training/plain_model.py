@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from data.stage import run_stage
-from data.store import read_json, write_json
+from data.store import write_json
 from inference.models import load_tokenizer
+from inference.scorers.reward_model import OPTIONS_FILE, saved_options
 from training.model_source import find_source
 from training.whole_model import PROBE, load_source, load_whole, probe_logits
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-
-SCORER_OPTIONS = "reward_model.json"
-"""What a scorer reads beside the weights of a reward model (inference/scorers/reward_model.py)."""
 
 
 @dataclass(kw_only=True)
@@ -71,9 +69,9 @@ def plain_model(config: PlainModelConfig, folder: Path) -> dict[str, Any]:
     dtype = set_dtype(model, config.dtype)
     model.save_pretrained(folder, max_shard_size=config.max_shard_size)
     tokenizer.save_pretrained(folder)
-    options = Path(source.model) / SCORER_OPTIONS
-    if options.is_file():
-        write_json(folder / SCORER_OPTIONS, read_json(options))
+    stage = source.model if source.step is None else str(Path(source.model).parent)
+    if options := saved_options(stage):  # of a reward model
+        write_json(folder / OPTIONS_FILE, options)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     rounded = probe_logits(model.float(), tokenizer)
     parameters = sum(each.numel() for each in model.parameters())

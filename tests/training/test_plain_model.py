@@ -13,13 +13,17 @@ import pytest
 import torch
 import yaml
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
 from trl import ModelConfig
 
+from data.step_formats import StepFormatOptions
 from data.store import read_json, write_attempts, write_json
 from inference.models import load_tokenizer
+from inference.scorers.load import kind_of
+from inference.scorers.outcome_scorer import save_pairwise_options
 from tests.training.test_grpo_ranks import ZERO3
 from tests.training.test_sft import arguments, traces
+from training.checkpoints import mark_complete
 from training.plain_model import PlainModelConfig, plain_model
 from training.sft import SftConfig, sft
 
@@ -186,6 +190,18 @@ def test_bases_that_do_not_fit(tiny_model: Path, tokenizer: Any, tmp_path: Path)
         gone,
         base_model=str(tiny_model),
     )
+
+
+def test_a_checkpoint_of_a_reward_model(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
+    """How it reads solutions stands in the folder of its stage."""
+    stage = tmp_path / "stage"
+    made = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1)
+    made.save_pretrained(stage / "checkpoint-2")
+    tokenizer.save_pretrained(stage / "checkpoint-2")
+    mark_complete(stage / "checkpoint-2")
+    save_pairwise_options(stage, StepFormatOptions())
+    export(tmp_path / "out", stage, checkpoint=2)
+    assert kind_of(str(tmp_path / "out")) == "pairwise"
 
 
 def test_mistakes_in_the_recipe_are_refused() -> None:

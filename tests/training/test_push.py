@@ -125,6 +125,15 @@ def test_what_is_uploaded(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert yaml.safe_load((upload / "recipes/02_sft.yaml").read_text())["dataset"] == "run:01_collect"
 
 
+def test_a_reward_model_is_said_to_be_one(runs: Path, tmp_path: Path) -> None:
+    readme = tmp_path / "push" / "upload" / "README.md"
+    push(config(runs), tmp_path / "push")
+    assert ModelCard.load(readme).data["pipeline_tag"] == "text-generation"
+    write_json(runs / "02_sft" / "reward_model.json", {"kind": "pairwise"})
+    push(config(runs), tmp_path / "push")
+    assert ModelCard.load(readme).data["pipeline_tag"] == "text-classification"
+
+
 def test_code_that_a_model_needs_goes_with_it(runs: Path, tmp_path: Path) -> None:
     for name in ("modeling_own.py", "scratch.py"):
         (runs / "02_sft" / name).write_text("x = 1\n")
