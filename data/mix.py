@@ -28,7 +28,7 @@ class Part:
     """One part of a mixture."""
 
     traces: str
-    """Folder with traces.parquet (of `curate`), or the file."""
+    """Folder with traces.parquet (of `curate` or `collect`), or the file."""
     weight: float
     """Its share of the mixture, relative to the other weights; above 0."""
     name: str = ""
@@ -136,7 +136,7 @@ def mix(config: MixConfig, folder: Path) -> dict[str, Any]:
 
 def _read(part: Part, key: str) -> list[Attempt]:
     if not table_path(part.traces, "traces").is_file():
-        raise ValueError(f"{key}: {part.traces} has no traces.parquet; give a folder of stage curate")
+        raise ValueError(f"{key}: {part.traces} has no traces.parquet; give a folder of stage curate or collect")
     traces = read_attempts(part.traces, "traces")
     refuse_eval_rows((trace.problem for trace in traces), f"{key}: {part.traces}")
     return traces

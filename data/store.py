@@ -228,6 +228,7 @@ def fingerprint(path: Path) -> str:
 _NOT_RESULT = (
     "checkpoint-",
     "wandb",
+    "events.out.tfevents",
     "log.txt",
     "manifest.json",
     "metrics.json",

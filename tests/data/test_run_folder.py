@@ -184,6 +184,7 @@ def test_a_removed_file_is_named_and_a_long_list_cut(pipeline: Path, finished: P
 def test_new_times_and_what_is_no_result_pass(pipeline: Path, finished: Path) -> None:
     add_later(finished, "log.txt")
     add_later(finished, "rollouts-40.html")
+    add_later(finished, "events.out.tfevents.1.host")  # TensorBoard writes when the process ends
     assert plans(pipeline)[0].state == "finished"
     copy = finished.with_name("copy")
     shutil.copytree(finished, copy, copy_function=shutil.copy)
