@@ -136,7 +136,9 @@ def mix(config: MixConfig, folder: Path) -> dict[str, Any]:
 
 def _read(part: Part, key: str) -> list[Attempt]:
     if not table_path(part.traces, "traces").is_file():
-        raise ValueError(f"{key}: {part.traces} has no traces.parquet; give a folder of stage curate or collect")
+        raise ValueError(
+            f"{key}: {part.traces} has no traces.parquet; give a folder of stage curate or collect"
+        )
     traces = read_attempts(part.traces, "traces")
     refuse_eval_rows((trace.problem for trace in traces), f"{key}: {part.traces}")
     return traces
