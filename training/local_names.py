@@ -12,9 +12,13 @@ from typing import Any
 from data.recipe import map_values
 
 REMOVED = "<removed>"
-_SECRET_KEYS = re.compile(r"(hub_token|api_key|password|secret|main_process_ip)$", re.I)
+_SECRET_KEYS = re.compile(
+    r"(^token|(hub|hf|api|auth|access)_token|authorization|api_key|password|secret|main_process_ip)$", re.I
+)
+_SECRET = re.compile(r"\b(?:hf_[A-Za-z0-9]{20,}|sk-[\w-]{16,})")
+"""Keys of the hub and of OpenAI, wherever they stand."""
 _PART = r"""[^\s"'`,;:()\[\]{}<>|]*"""
-_PATH = re.compile(rf"(?:file://|(?<![\w.<:/\\-]))(?:~|/(?!/)|(?:\.\./)+){_PART}/{_PART}")
+_PATH = re.compile(rf"(?:file://|(?<![\w.</\\-]))(?:~|/(?!/)|(?:\.\./)+){_PART}/{_PART}")
 _WHOLE = re.compile(r"(?:~/|/(?!/)|\.\./)[^\n]*/[^\n]*")
 """A value that is a path as a whole, also with spaces in it."""
 _HOME = re.compile(r"(?:~|/(?:root|home|tmp|mnt|data|scratch))(?![\w/.-])")
@@ -54,6 +58,7 @@ class LocalNames:
         """One string of them."""
         for folder in sorted(self.folders, key=len, reverse=True):
             text = re.sub(rf"{re.escape(folder)}(?![\w.-])", self.folders[folder].replace("\\", ""), text)
+        text = _SECRET.sub(REMOVED, text)
         text = _URL.sub(_public_url, text)
         text = (
             _last_part(text)

@@ -391,11 +391,24 @@ def test_what_cannot_be_pushed(runs: Path, tmp_path: Path, tiny_model: Path) -> 
         ("runs/quickstart/05_sft", "run:05_sft"),
         ("malice by alice on node-9.lan", "malice by <name> on <name>"),
         ("at 10.20.30.40", "at <address>"),
+        ("read:/home/bob/secret/x.json", "read:x.json"),
+        ("s3://bucket/set/x.json", "s3://bucket/set/x.json"),
+        ("token hf_abcdefABCDEF1234567890abcdefabcd", "token <removed>"),
+        ("/v1?key=sk-proj-0123456789abcdef", "/v1?key=<removed>"),
+        ("hf_transfer and sk-learn", "hf_transfer and sk-learn"),
     ],
 )
 def test_local_names_are_hidden(text: str, shown: str) -> None:
     names = LocalNames(frozenset({"alice", "node-9.lan"}), {"runs/quickstart/05_sft": "run:05_sft"})
     assert names.hide_text(text) == shown
+
+
+def test_values_of_secret_keys_are_removed() -> None:
+    secret = {"token": "x", "hub_token": "x", "Authorization": "Bearer x", "judge_api_key": "x"}
+    plain = {"eos_token": "</s>", "tokens": "9", "api_key_env": "OPENAI_API_KEY", "hub_token": None}
+    names = LocalNames(frozenset(), {})
+    assert set(names.hide({"model_init_kwargs": secret})["model_init_kwargs"].values()) == {"<removed>"}
+    assert names.hide(plain) == plain
 
 
 def test_names_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
