@@ -94,7 +94,10 @@ def benchmark_name(entry: dict) -> str:
 
 
 def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Any]:
-    """Draw completions for every benchmark; write attempts.parquet and problem_values.json, print a table."""
+    """Draw completions for every benchmark; write attempts.parquet and problem_values.json, print a table.
+
+    Problems that cannot be put to the model are in rejected/rows.parquet and count as wrong.
+    """
     benchmarks = {
         benchmark_name(entry): load_benchmark(entry, i) for i, entry in enumerate(config.benchmarks)
     }
@@ -102,6 +105,11 @@ def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Any]:
     attempts, bad = draw(config, list(unique.values()), config.num_completions, folder)
     if rank():
         return {}
+    if bad:
+        logger.warning(
+            "%d of %d problems cannot be put to the model and count as wrong; first reason: %s: %s",
+            *(len(bad), len(unique), bad[0].rule, bad[0].evidence),
+        )
     by_problem: dict[str, list[Attempt]] = defaultdict(list)
     for attempt in attempts:
         by_problem[attempt.problem.id].append(attempt)
@@ -119,6 +127,7 @@ def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Any]:
     headline = {f"{name} pass@1": r["pass@1"]["mean"] for name, r in results.items() if "pass@1" in r}
     return {
         **headline,
+        "rejected": len(bad),
         "tokens": sum(a.completion.completion_tokens for a in attempts),
         "benchmarks": results,
     }

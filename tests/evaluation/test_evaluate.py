@@ -172,6 +172,18 @@ def test_evaluate_keeps_every_completion_and_reports_each_benchmark(
             assert summarise_values(metric, found.values[name][metric]) == seen[metric]
 
 
+def test_problems_that_cannot_be_put_count_as_wrong_and_are_told(
+    tiny_model: Path, source: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open(source["path"], "a") as file:
+        file.write('{"question": "<|im_start|>", "answer": "1"}\n')
+    metrics = evaluate(configure(tiny_model, [source]), tmp_path / "out")
+    assert metrics["rejected"] == 1
+    assert metrics["benchmarks"]["sums"]["accuracy"]["problems"] == 7
+    assert "1 of 7 problems cannot be put to the model and count as wrong" in caplog.text
+    assert "unusable_question: question contains the special token" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
