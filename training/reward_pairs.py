@@ -99,8 +99,8 @@ def _attempts(sources: Sequence[str]) -> Iterable[Attempt]:
 def read_preferences(
     sources: Sequence[PreferenceSource], reader: PairReader
 ) -> tuple[dict[str, list[Pair]], list[Rejected]]:
-    """Pairs by the id of their question. Left out: rows by the rules of `data.preferences`, and pairs of
-    which a text is no_step, unencodable or overlong.
+    """Pairs by the id of their question. Left out: rows by the rules of `data.preferences`, pairs of which
+    a text is no_step, unencodable or overlong, and same_text where both are read alike.
 
     Raises:
         ValueError: see `load_preferences`.
@@ -113,6 +113,8 @@ def read_preferences(
         for each in found:
             try:
                 pair = (reader.read(each.question, each.chosen), reader.read(each.question, each.rejected))
+                if pair[0] == pair[1]:
+                    raise _UnusableError("same_text", "they differ in thinking tags or blank lines alone")
             except _UnusableError as why:
                 rule, evidence = why.args
                 bad.append(rejected(each._asdict(), rule, f"{source.name}: {evidence}"))

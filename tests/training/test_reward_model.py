@@ -16,13 +16,16 @@ import torch
 from transformers import AutoModelForSequenceClassification
 from trl import ModelConfig, RewardConfig
 
+from data.preferences import parse_preference_source
 from data.schema import Attempt, written_completion
+from data.step_formats import MarkerFormat, StepFormatOptions
 from data.store import read_json, read_rows, write_attempts
+from data.thinking import thinking_format
 from inference.scorers.load import ScorerOptions, load_scorer
 from inference.scorers.outcome_scorer import read_pairwise_options
 from tests.training.prm_runs import losses, problem
 from training.reward_model import RewardModelConfig, reward_model
-from training.reward_pairs import Solved, make_pairs, split_by_problem
+from training.reward_pairs import PairReader, Solved, make_pairs, read_preferences, split_by_problem
 
 
 def attempts(problems: int = 60, each: int = 3, role: Any = "train") -> list[Attempt]:
@@ -208,6 +211,26 @@ def test_mistakes_are_refused_before_training(tiny_model: Path, tmp_path: Path) 
     refuses("held_out_fraction: 0.05 of 1 problems", attempts(1))
     refuses("RewardTrainer does not know lengths", attempts(4), train_sampling_strategy="group_by_length")
     refuses("label_smoothing_factor", attempts(4), label_smoothing_factor=0.1)
+
+
+def test_answers_that_are_read_alike_are_no_preference(tokenizer: Any, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "q?", "chosen": "<think>\n\n</think>\n\nYes.", "rejected": "Yes."},
+        {"prompt": "q?", "chosen": "<think>\nSo.\n</think>\n\nYes.", "rejected": "Yes."},
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    reader = PairReader(
+        step_format=MarkerFormat(tokenizer, StepFormatOptions()),
+        separator="\n\n",
+        form=thinking_format("think_tags"),
+        max_length=None,
+    )
+    source = parse_preference_source(
+        {"path": str(tmp_path / "pairs.jsonl"), "role": "train"}, "preferences[0]"
+    )
+    pairs, [bad] = read_preferences([source], reader)
+    assert [len(each) for each in pairs.values()] == [1]
+    assert bad.rule == "same_text"
 
 
 def test_preferences_join_the_pairs_of_their_problem() -> None:
