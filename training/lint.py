@@ -19,6 +19,8 @@ class Rendered:
     """The traces as training rows, and those that cannot be trained on."""
 
     examples: list[Example]
+    problems: list[str]
+    """The id of each example's problem."""
     rejected: list[Rejected]
 
 
@@ -29,6 +31,7 @@ def render_traces(prompter: Prompter, traces: Sequence[Attempt], *, max_length: 
         ValueError: the chat template strips the thinking, or no trace is left.
     """
     examples: list[Example] = []
+    problems: list[str] = []
     bad: list[Rejected] = []
     for trace in traces:
         completion = trace.completion
@@ -47,9 +50,10 @@ def render_traces(prompter: Prompter, traces: Sequence[Attempt], *, max_length: 
             )
         else:
             examples.append(example)
+            problems.append(trace.problem.id)
     if not examples:
         raise ValueError(f"dataset: no trace can be trained on; the first: {bad[0].rule}: {bad[0].evidence}")
-    return Rendered(examples=examples, rejected=bad)
+    return Rendered(examples=examples, problems=problems, rejected=bad)
 
 
 def lint(prompter: Prompter, rendered: Rendered, *, max_overlong_fraction: float) -> None:

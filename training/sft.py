@@ -19,7 +19,7 @@ from data.stage import run_stage
 from data.store import read_attempts, write_json, write_rejected
 from data.thinking import thinking_format
 from inference.models import locate
-from training.lint import lint, render_traces
+from training.lint import Rendered, lint, render_traces
 from training.loading import model_init_kwargs, training_tokenizer
 from training.reporting import set_reporting_defaults
 from training.useful_context import context_warnings
@@ -46,7 +46,8 @@ class SftConfig:
     max_overlong_fraction: float = 0.0
     """Traces longer than max_length are left out; more of them than this is an error."""
     eval_rows: int = 0
-    """Traces (the last ones) that are held out; their loss is measured before and after."""
+    """Traces (the last ones, and the others of their problems) that are held out; their loss is measured
+    before and after."""
 
     def __post_init__(self) -> None:
         thinking_format(self.thinking_format)
@@ -80,7 +81,7 @@ def sft(config: SftConfig, args: SFTConfig, model: ModelConfig, folder: Path) ->
         lint(prompter, rendered, max_overlong_fraction=config.max_overlong_fraction)
         write_rejected(folder, rendered.rejected)
     told = context_facts(model, args, rendered.examples)
-    train, held_out = split(rendered.examples, config.eval_rows)
+    train, held_out = split(rendered, config.eval_rows)
     trainer = make_trainer(args, model, prompter, train, held_out)
 
     # not by evaluate() beforehand, behind which DeepSpeed trains nothing
@@ -116,15 +117,21 @@ def context_facts(model: ModelConfig, args: SFTConfig, examples: list[Example]) 
     return told if warnings else {}
 
 
-def split(examples: list[Example], held_out: int) -> tuple[list[Example], list[Example]]:
-    """Training examples and the last `held_out` ones.
+def split(rendered: Rendered, held_out: int) -> tuple[list[Example], list[Example]]:
+    """Training examples, and the last `held_out` ones with all others of their problems.
 
     Raises:
         ValueError: nothing would be left to train on.
     """
-    if held_out >= len(examples):
-        raise ValueError(f"eval_rows: {held_out} of {len(examples)} traces leave none to train on")
-    return examples[: len(examples) - held_out], examples[len(examples) - held_out :]
+    apart = set(rendered.problems[max(0, len(rendered.problems) - held_out) :])
+    parts: tuple[list[Example], list[Example]] = [], []
+    for problem, example in zip(rendered.problems, rendered.examples, strict=True):
+        parts[problem in apart].append(example)
+    if not parts[0]:
+        raise ValueError(
+            f"eval_rows: {held_out} of {len(rendered.examples)} traces leave none of another problem to train on"
+        )
+    return parts
 
 
 def make_trainer(

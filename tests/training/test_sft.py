@@ -13,14 +13,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig, SFTConfig
 
-from data.chat import IGNORED
+from data.chat import IGNORED, Example
 from data.control_sets import ControlSetsConfig, control_sets
 from data.prompts import Prompter
 from data.schema import Attempt, Completion, Problem, problem_id
 from data.store import read_attempts, read_json, read_rows, write_attempts
 from data.thinking import THINK_TAGS, thinking_format
-from training.lint import render_traces
-from training.sft import SftConfig, make_trainer, sft
+from training.lint import Rendered, render_traces
+from training.sft import SftConfig, make_trainer, sft, split
 
 pytestmark = pytest.mark.slow
 
@@ -182,6 +182,17 @@ def test_overlong_rows_are_kept_in_rejected(tiny_model: Path, tmp_path: Path) ->
     metrics = sft(config, arguments(tmp_path / "out", max_steps=1), model, tmp_path / "out")
     assert metrics["rejected"] == 1
     assert read_rows(tmp_path / "out" / "rejected" / "rows.parquet", "rejected")[0]["rule"] == "overlong"
+
+
+def test_no_problem_is_trained_on_and_held_out() -> None:
+    examples = [Example(input_ids=[i], labels=[i]) for i in range(6)]
+    rendered = Rendered(examples=examples, problems=list("abcacd"), rejected=[])
+    train, held_out = split(rendered, 2)
+    assert [e.input_ids[0] for e in train] == [0, 1, 3]
+    assert [e.input_ids[0] for e in held_out] == [2, 4, 5]
+    assert split(rendered, 0) == (examples, [])
+    with pytest.raises(ValueError, match="eval_rows: 9 of 6 traces leave none"):
+        split(rendered, 9)
 
 
 def test_mistakes_are_refused_before_training(tiny_model: Path, dataset: Path, tmp_path: Path) -> None:
