@@ -96,7 +96,7 @@ def source_folder(model: str) -> Path:
     Raises:
         ValueError: see `find_source`; or the model is an adapter, sharded or not on this machine.
     """
-    source = find_source(model)
+    source = find_source(model, key="model")
     if source.kind != "plain" or not Path(source.model).is_dir():
         what = {"adapter": "is an adapter", "zero3": "is sharded by ZeRO-3", "plain": "is no local folder"}
         raise ValueError(

@@ -42,13 +42,16 @@ def _chat_template(path: str, *, trust_remote_code: bool) -> Any:
     """The template in a .jinja file, or that of another model's tokenizer.
 
     Raises:
-        ValueError: no such file, or that tokenizer has none.
+        ValueError: no such file or tokenizer, or that tokenizer has none.
     """
     if path.endswith((".jinja", ".j2")):
         if not Path(path).is_file():
             raise ValueError(f"chat_template_path: {path}: no such file")
         return Path(path).read_text(encoding="utf-8")
-    template = load_tokenizer(path, trust_remote_code=trust_remote_code).chat_template
+    try:
+        template = load_tokenizer(path, trust_remote_code=trust_remote_code).chat_template
+    except ValueError as error:
+        raise ValueError(str(error).replace("model_name_or_path:", "chat_template_path:", 1)) from error
     if template is None:
         raise ValueError(f"chat_template_path: the tokenizer of {path} has no chat template")
     return template

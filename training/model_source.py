@@ -31,13 +31,18 @@ class Source:
     """Of a checkpoint."""
 
 
-def find_source(source: str, checkpoint: int | None = None) -> Source:
+def find_source(source: str, checkpoint: int | None = None, key: str = "source") -> Source:
     """The folder with the weights, and what they are.
 
+    Args:
+        key: the recipe's key that names it.
     Raises:
         ValueError: no such folder, a stage or checkpoint that was not written to its end, or no model there.
     """
-    folder = Path(locate_any(source))
+    try:
+        folder = Path(locate_any(source))
+    except ValueError as error:
+        raise ValueError(str(error).replace("model_name_or_path:", f"{key}:", 1)) from error
     if not folder.is_dir():
         if checkpoint is not None:
             raise ValueError(f"checkpoint: {source} is no stage folder; drop the key")
@@ -46,8 +51,8 @@ def find_source(source: str, checkpoint: int | None = None) -> Source:
         folder /= f"checkpoint-{checkpoint}"
     step = checkpoint_step(folder)
     if step is None:
-        _check_finished(folder)
-    return Source(model=str(folder), kind=kind_of(folder), step=step)
+        _check_finished(folder, key)
+    return Source(model=str(folder), kind=kind_of(folder, key), step=step)
 
 
 def locate_any(model: str) -> str:
@@ -82,25 +87,29 @@ def checkpoint_step(folder: Path) -> int | None:
     raise ValueError(f"checkpoint: {folder} {what} ({MARKER} is missing); {fix}")
 
 
-def _check_finished(folder: Path) -> None:
+def _check_finished(folder: Path, key: str) -> None:
     """Refuse the model of a stage that is not finished."""
     manifest = read_manifest(folder)
     if manifest is not None and manifest["status"] != "finished":
         raise ValueError(
-            f"source: stage {manifest['name']} in {folder} is not finished ({manifest['status']}); "
-            f"run it to its end{_checkpoint_hint(folder)}"
+            f"{key}: stage {manifest['name']} in {folder} is not finished ({manifest['status']}); "
+            f"run it to its end{_checkpoint_hint(folder, key)}"
         )
 
 
-def _checkpoint_hint(folder: Path) -> str:
+def _checkpoint_hint(folder: Path, key: str) -> str:
+    """Which key of stage plain_model takes a checkpoint, where the folder has one."""
     from training.checkpoints import newest_complete_checkpoint
 
     newest = newest_complete_checkpoint(folder)
-    return f", or set `checkpoint: {newest.name.removeprefix('checkpoint-')}`" if newest else ""
+    if newest is None:
+        return ""
+    step = f"`checkpoint: {newest.name.removeprefix('checkpoint-')}`"
+    return f", or set {step}" if key == "source" else f", or run stage plain_model on it with {step}"
 
 
-def kind_of(folder: Path) -> Kind:
-    """What a folder holds: an adapter, whole weights, or the shards of ZeRO-3.
+def kind_of(folder: Path, key: str = "source") -> Kind:
+    """What a folder that recipe key `key` names holds: an adapter, whole weights, or the shards of ZeRO-3.
 
     Raises:
         ValueError: nothing of these.
@@ -113,7 +122,7 @@ def kind_of(folder: Path) -> Kind:
     if has_config and (folder / "latest").is_file():
         return "zero3"
     raise ValueError(
-        f"source: {folder} holds no model: it needs config.json with {WEIGHTS[0]}, adapter_config.json with "
+        f"{key}: {folder} holds no model: it needs config.json with {WEIGHTS[0]}, adapter_config.json with "
         f"{ADAPTER_WEIGHTS[0]}, or config.json with the shards of ZeRO-3 (`latest`); give the folder of a "
-        f"training stage{_checkpoint_hint(folder)}"
+        f"training stage{_checkpoint_hint(folder, key)}"
     )

@@ -87,7 +87,8 @@ def push(config: PushConfig, folder: Path) -> dict[str, Any]:
         ValueError: a stage that is not finished, a folder without a plain model or adapter, see `upload`.
     """
     model = read_stage(Path(config.model), "model")
-    if kind_of(model.folder) == "zero3":
+    kind = kind_of(model.folder, "model")
+    if kind == "zero3":
         raise ValueError(
             f"model: {model.folder} is sharded by ZeRO-3; run stage plain_model on it, push that"
         )
@@ -108,7 +109,7 @@ def push(config: PushConfig, folder: Path) -> dict[str, Any]:
         evaluations,
         hidden,
         licence=config.licence,
-        adapter=kind_of(model.folder) == "adapter",
+        adapter=kind == "adapter",
     )
     (target / "README.md").write_text(str(card), encoding="utf-8")
     files = sorted(path for path in target.rglob("*") if path.is_file())

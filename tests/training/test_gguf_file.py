@@ -102,6 +102,11 @@ def test_what_is_no_plain_model_is_refused(tmp_path: Path) -> None:
         (adapter / name).touch()
     with pytest.raises(ValueError, match="is an adapter; run stage plain_model"):
         run(adapter, tmp_path / "out", str(tmp_path))
+    with pytest.raises(ValueError, match=r"^model: /absent does not exist"):
+        run("/absent", tmp_path / "out", str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"^model: .*empty holds no model"):
+        run(tmp_path / "empty", tmp_path / "out", str(tmp_path))
     with pytest.raises(ValueError, match="is no local folder; run stage plain_model"):
         run("owner/model", tmp_path / "out", str(tmp_path))
 

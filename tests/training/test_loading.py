@@ -35,3 +35,5 @@ def test_the_chat_template_of_another_model_or_file_is_taken(
         made(str(bare))
     with pytest.raises(ValueError, match=r"chat_template_path: .*absent.jinja: no such file"):
         made(str(tmp_path / "absent.jinja"))
+    with pytest.raises(ValueError, match=r"^chat_template_path: .*absent does not exist"):
+        made(str(tmp_path / "absent"))

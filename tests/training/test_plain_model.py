@@ -140,7 +140,7 @@ def test_what_cannot_be_exported(tiny_model: Path, tokenizer: Any, tmp_path: Pat
     out = tmp_path / "none"
     (tmp_path / "empty").mkdir()
     refuses("source: .*empty holds no model.*adapter_config.json", out, tmp_path / "empty")
-    refuses("absent does not exist", out, "/absent")
+    refuses("^source: /absent does not exist", out, "/absent")
     broken = tmp_path / "broken"
     shutil.copytree(tiny_model, broken)
     weights = AutoModelForCausalLM.from_pretrained(broken)

@@ -368,7 +368,7 @@ def test_what_cannot_be_pushed(runs: Path, tmp_path: Path, tiny_model: Path) -> 
         ValueError, match=r"model: .* has no manifest.json; give the folder of a finished stage"
     ):
         push(config(runs, model=str(tiny_model)), tmp_path / "push")
-    with pytest.raises(ValueError, match=r"source: .*01_collect holds no model"):
+    with pytest.raises(ValueError, match=r"model: .*01_collect holds no model"):
         push(config(runs, model=str(runs / "01_collect")), tmp_path / "push")
     manifest = read_json(runs / "03_evaluate" / "manifest.json")
     write_json(runs / "03_evaluate" / "manifest.json", {**manifest, "status": "failed"})
