@@ -129,7 +129,8 @@ def split(rendered: Rendered, held_out: int) -> tuple[list[Example], list[Exampl
         parts[problem in apart].append(example)
     if not parts[0]:
         raise ValueError(
-            f"eval_rows: {held_out} of {len(rendered.examples)} traces leave none of another problem to train on"
+            f"eval_rows: {held_out} of {len(rendered.examples)} traces leave none of another problem to "
+            "train on"
         )
     return parts
 
