@@ -60,7 +60,11 @@ def compare(
     rows: Sequence[Row],
     device: torch.device | None = None,
 ) -> Tensor:
-    """Sums over the rows, in one forward pass of each: tokens, agreeing tokens, KL and reverse KL, (4,)."""
+    """Sums over the rows, in one forward pass of each: tokens, agreeing tokens, KL and reverse KL, (4,).
+
+    Raises:
+        ValueError: a model's logits are not finite.
+    """
     where = device or next(student.parameters()).device  # pyright: ignore[reportFunctionMemberAccess]
     inputs, chosen_BT = _padded(rows, where)
     ours_NV = student(**inputs).logits[:, :-1][chosen_BT]
@@ -77,6 +81,12 @@ def compare(
                 (theirs.exp() * gap).sum().double(),
                 -(ours.exp() * gap).sum().double(),
             ]
+        )
+    if not sums.isfinite().all():
+        if all(theirs.isfinite().all() for theirs in theirs_NV.split(TOKENS_AT_ONCE)):
+            raise ValueError("model_name_or_path: the student's logits are not finite; lower learning_rate")
+        raise ValueError(
+            "teacher: its logits are not finite; set teacher_dtype to that of its training, or to float32"
         )
     return sums
 

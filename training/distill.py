@@ -19,7 +19,7 @@ from data.stage import run_stage
 from data.store import read_attempts, read_problems, write_json, write_rejected
 from data.thinking import thinking_format
 from inference.models import locate
-from training.distill_arguments import TeacherDtype, check_arguments, check_teacher_server
+from training.distill_arguments import TeacherDtype, check_arguments, check_teacher_server, longest_prompt
 from training.distill_rows import DistillRow, question_rows, trace_rows
 from training.loading import model_init_kwargs, training_tokenizer
 from training.preflight import (
@@ -27,7 +27,6 @@ from training.preflight import (
     check_rejected,
     check_server,
     check_tokenizer,
-    context_tokens,
 )
 from training.reporting import set_reporting_defaults
 from training.sft import train_metrics
@@ -123,6 +122,8 @@ class DistillConfig:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ValueError(f"{key}: {value} must be at least 1")
+        if self.eval_limit is not None and self.eval_problems is None:
+            raise ValueError("eval_limit: there are no eval_problems; give them or drop it")
         if self.teacher_top_k > 1 and self.teacher_server is None:
             raise ValueError("teacher_top_k: a teacher in this process gives all tokens; drop it")
         if self.teacher_server is not None and self.teacher_dtype != "auto":
@@ -149,7 +150,8 @@ def distill(
     args.eval_on_start = bool(held_out) and newest_complete_checkpoint(folder) is None
     result = resume_or_train(trainer, folder)
     history = trainer.state.log_history
-    if held_out and not _measured_at(trainer.state.global_step, history):
+    saved = _saved_step(trainer)
+    if held_out and not _measured_at(saved, history):
         trainer.evaluate()
     if args.process_index == 0:
         write_json(folder / "log_history.json", history)
@@ -160,7 +162,7 @@ def distill(
         **train_metrics(history, result),
         "generated_tokens": trainer.generated_tokens,
         "recorded_tokens": trainer.recorded_tokens,
-        **held_out_measures(history),
+        **held_out_measures(history, saved),
     }
 
 
@@ -196,11 +198,10 @@ def load_rows(
     """
     problems = read_problems(config.problems)[: config.limit]
     refuse_eval_rows(problems, config.problems)
-    lengths = [context_tokens(name, args) for name in (str(model.model_name_or_path), config.teacher)]  # pyright: ignore[reportArgumentType]
     longest = int(args.max_completion_length or 0)
-    longest_prompt = min((length for length in lengths if length), default=1 << 30) - longest
+    room = longest_prompt(args, str(model.model_name_or_path), config.teacher)
     suffix = config.question_suffix
-    questions, bad = question_rows(problems, prompter, suffix=suffix, longest_prompt=longest_prompt)
+    questions, bad = question_rows(problems, prompter, suffix=suffix, longest_prompt=room)
     check_rejected("problems", len(questions), bad, config.max_rejected_fraction)
     asked = [f"{question.problem.question} {suffix}".strip() for question in questions]
     check_template(prompter, tokenizer, asked, allow_other=config.allow_other_template)
@@ -220,7 +221,7 @@ def load_rows(
             f"{needed} of an optimizer step, and nothing would be trained; take more of them, or lower "
             "per_device_train_batch_size or gradient_accumulation_steps"
         )
-    held_out = held_out_rows(config, prompter, questions, longest_prompt)
+    held_out = held_out_rows(config, prompter, questions, room)
     return rows, held_out, len(bad) + len(alone)
 
 
@@ -235,10 +236,12 @@ def _report(folder: Path, bad: list[Rejected], alone: list[Rejected]) -> None:
 
 
 def held_out_rows(
-    config: DistillConfig, prompter: Prompter, trained: list[DistillRow], longest_prompt: int
+    config: DistillConfig, prompter: Prompter, trained: list[DistillRow], room: int
 ) -> list[DistillRow]:
     """The held-out questions.
 
+    Args:
+        room: tokens of the longest prompt that can be asked.
     Raises:
         ValueError: one is trained on, none is there, or one cannot be asked.
     """
@@ -249,9 +252,7 @@ def held_out_rows(
     for problem in problems:
         if problem.id in ids:
             raise ValueError(f"eval_problems: {problem.id} is in problems too; collect the two apart")
-    rows, bad = question_rows(
-        problems, prompter, suffix=config.question_suffix, longest_prompt=longest_prompt
-    )
+    rows, bad = question_rows(problems, prompter, suffix=config.question_suffix, longest_prompt=room)
     check_rejected("eval_problems", len(rows), bad)
     return rows
 
@@ -292,19 +293,28 @@ def make_trainer(
     return DistillTrainer(teacher_model=teacher, **options)
 
 
+def _saved_step(trainer: Any) -> int:
+    """After how many steps the student was as it is saved: all of them, or those of the best checkpoint."""
+    best = trainer.state.best_model_checkpoint
+    if trainer.args.load_best_model_at_end and best is not None:
+        return int(Path(best).name.removeprefix("checkpoint-"))
+    return trainer.state.global_step
+
+
 def _measured_at(step: int, history: list[dict[str, Any]]) -> bool:
     return any("eval_agreement" in entry and entry["step"] == step for entry in history)
 
 
-def held_out_measures(history: list[dict[str, Any]]) -> dict[str, float]:
-    """Measures of the held-out questions before and after training."""
+def held_out_measures(history: list[dict[str, Any]], saved: int) -> dict[str, float]:
+    """Measures of the held-out questions before training and after step `saved`."""
     entries = [entry for entry in history if "eval_agreement" in entry]
+    if not entries:
+        return {}
+    after = next(entry for entry in reversed(entries) if entry["step"] == saved)
     return {
         f"{name}_{when}": entry[f"eval_{name}"]
         for name in MEASURES
-        for when, entry in zip(
-            ("before", "after"), (entries[0], entries[-1]) if entries else (), strict=False
-        )
+        for when, entry in (("before", entries[0]), ("after", after))
         if f"eval_{name}" in entry
     }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from training.preflight import context_tokens
+
 if TYPE_CHECKING:
     from trl import DistillationConfig, ModelConfig
 
@@ -64,6 +66,23 @@ def check_arguments(args: DistillationConfig, model: ModelConfig, *, held_out: b
 
 def _default(each: Field) -> Any:
     return each.default if each.default_factory is MISSING else each.default_factory()
+
+
+def longest_prompt(args: DistillationConfig, *models: str) -> int:
+    """Tokens that the models have positions for, before the longest completion.
+
+    Raises:
+        ValueError: there are none.
+    """
+    lengths = [context_tokens(name, args) for name in models]  # pyright: ignore[reportArgumentType]
+    context = min((length for length in lengths if length), default=1 << 30)
+    longest = int(args.max_completion_length or 0)
+    if longest >= context:
+        raise ValueError(
+            f"max_completion_length: {longest} leaves no room for a prompt in the {context} tokens of the "
+            "student or the teacher; lower it"
+        )
+    return context - longest
 
 
 def check_teacher_server(url: str | None, args: DistillationConfig, top_k: int) -> None:

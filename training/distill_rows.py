@@ -49,9 +49,15 @@ def trace_rows(
         the rows; traces that cannot be trained on (rules unrenderable, overlong); and what has no partner
         (rules no_trace of a question, no_question of a trace).
     Raises:
-        ValueError: the chat template strips the thinking, or ends no trace with the end token.
+        ValueError: no trace is of one of the questions; or the chat template strips the thinking, or ends no
+            trace with the end token.
     """
     asked = {question.problem.id: question for question in questions}
+    if traces and not any(trace.problem.id in asked for trace in traces):
+        raise ValueError(
+            f"traces: none of the {len(traces)} is of one of the {len(questions)} questions in problems; "
+            "give problems that the teacher was asked (with `limit:` only the first ones count)"
+        )
     rows: list[DistillRow] = []
     bad: list[Rejected] = []
     alone: list[Rejected] = []
@@ -91,7 +97,8 @@ def trace_rows(
 
 
 def _target(trace: Attempt, question: DistillRow, prompter: Prompter, suffix: str) -> tuple[int, ...]:
-    text = f"{trace.problem.question} {suffix}".strip()
+    # not the trace's own question: one of the same id may be written otherwise
+    text = f"{question.problem.question} {suffix}".strip()
     example = render_trace(prompter, text, trace.completion.thinking, trace.completion.response)
     target = tuple(label for label in example.labels if label != IGNORED)
     assert tuple(example.input_ids) == (*question.prompt.ids, *target)

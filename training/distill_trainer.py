@@ -6,6 +6,7 @@ hooks in:
 - which rows a step has (`_generate_and_score_completions`), so that a resumed run has the same;
 - completions by the transformers engine where vLLM is not used, or the teacher's recorded ones
   (`_generate_single_turn`);
+- a loss that is not finite ends the run (`compute_loss`);
 - evaluation is agreement with the teacher on the student's own completions (`evaluate`);
 - all that a resumed run needs is in its checkpoint (`_save_checkpoint`).
 """
@@ -119,9 +120,11 @@ class DistillTrainer(DistillationTrainer):
             [self.seed_of(*self._asked[place]) for place in own],
         )
         by_place = {place: generation.token_ids for place, generation in zip(own, drawn, strict=True)}
-        ids = [by_place.get(place) or list(row.target or ()) for place, (row, _) in enumerate(self._asked)]
-        counts = [(len(ids[place]), place in by_place) for place in range(len(ids))]
-        self._count(gather_object(counts))
+        ids = [
+            by_place[place] if place in by_place else list(row.target or ())
+            for place, (row, _) in enumerate(self._asked)
+        ]
+        self._count(gather_object([(len(tokens), place in by_place) for place, tokens in enumerate(ids)]))
         return ids
 
     def seed_of(self, row: DistillRow, number: int) -> int:
@@ -158,6 +161,24 @@ class DistillTrainer(DistillationTrainer):
         metrics["recorded_tokens"] = [self.recorded_tokens]
         metrics["on_policy_share"].append(len(own) / len(counts))
 
+    # -------------------------------------------------------------- loss
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """The divergence.
+
+        Raises:
+            ValueError: it is not finite; transformers would log 0 and train on.
+        """
+        result = super().compute_loss(*args, **kwargs)
+        loss = result[0] if isinstance(result, tuple) else result
+        if not loss.isfinite():
+            raise ValueError(
+                f"the loss of step {self.state.global_step + 1} is {loss.item()}: logits of the student or "
+                "of the teacher are not finite; lower learning_rate, or set teacher_dtype to that of the "
+                "teacher's training or to float32"
+            )
+        return result
+
     # -------------------------------------------------------------- evaluation
 
     def evaluate(
@@ -165,7 +186,7 @@ class DistillTrainer(DistillationTrainer):
     ) -> dict[str, float]:
         """Agreement with the teacher on the student's own completions of the held-out questions.
 
-        Each question has one completion, drawn with the same seed at every evaluation.
+        Each question has one completion, with the transformers engine by the same seed at every evaluation.
         """
         was_training = self.model.training
         self.model.eval()
@@ -241,7 +262,10 @@ class DistillTrainer(DistillationTrainer):
 
 
 class ServerDistillTrainer(DistillTrainer, ServerDistillationTrainer):
-    """Distillation from a teacher behind a server, over the tokens that it tells of (see TRL's trainer)."""
+    """Distillation from a teacher behind a server, over the tokens that it tells of (see TRL's trainer).
+
+    The loss is the mean of the micro-batches' own means over tokens, and not the mean over all tokens.
+    """
 
     teacher_client: Any
 

@@ -7,7 +7,8 @@ an id, and the teacher must be asked as it was trained to be asked.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -28,8 +29,15 @@ def teacher_tokenizer(teacher: str, *, trust_remote_code: bool) -> Any:
     Raises:
         ValueError: the folder is incomplete or nowhere to be found.
     """
-    try:
+    with _named_teacher():
         return load_tokenizer(teacher, trust_remote_code=trust_remote_code)
+
+
+@contextmanager
+def _named_teacher() -> Iterator[None]:
+    """Errors of loading name the key `teacher`."""
+    try:
+        yield
     except ValueError as error:
         raise ValueError(str(error).replace("model_name_or_path:", "teacher:", 1)) from error
 
@@ -136,8 +144,11 @@ def load_teacher(teacher: str, *, dtype: str, trust_remote_code: bool, rows: int
     Args:
         dtype: auto is what it is stored in.
         rows: output rows of the student; None: as many as the teacher has.
+    Raises:
+        ValueError: its weights cannot be loaded.
     """
-    model = load_model(teacher, dtype=dtype, trust_remote_code=trust_remote_code)
+    with _named_teacher():
+        model = load_model(teacher, dtype=dtype, trust_remote_code=trust_remote_code)
     if rows is not None and model.config.get_text_config().vocab_size > rows:
         model.resize_token_embeddings(rows)
     return model.requires_grad_(False)

@@ -26,7 +26,7 @@ from tests.training.distill_runs import arguments, configured, make_teacher, run
 from tests.training.grpo_runs import problems
 from training.agreement import measure
 from training.distill import DistillConfig, load_rows, make_prompter, make_trainer
-from training.teacher import teacher_tokenizer
+from training.teacher import load_teacher, teacher_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -146,7 +146,10 @@ def test_the_students_completions_are_the_engines(tiny_model: Path, teacher: Pat
 def test_without_own_completions_an_epoch_is_every_trace_once(
     tiny_model: Path, teacher: Path, tmp_path: Path
 ) -> None:
-    trainer = trainer_of(tiny_model, teacher, tmp_path / "out", {"on_policy_fraction": 0.0})
+    shouted = [replace(problem, question=f" {problem.question.upper()}") for problem in problems(12)]
+    write_attempts(tmp_path / "traces", traces(shouted), "traces")  # the same questions by their ids
+    stage = {"on_policy_fraction": 0.0, "traces": str(tmp_path / "traces")}
+    trainer = trainer_of(tiny_model, teacher, tmp_path / "out", stage)
     tokenizer = trainer.prompter.tokenizer
     pairs = [pair for _ in range(3) for pair in generated(trainer)]
     wanted = [
@@ -154,6 +157,8 @@ def test_without_own_completions_an_epoch_is_every_trace_once(
         for t in traces(problems(12))
     ]
     assert sorted(tokenizer.decode(completion) for _, completion in pairs) == sorted(wanted)
+    asked = [trainer.prompter.prompt(problem.question).ids for problem in problems(12)]
+    assert sorted(prompt for prompt, _ in pairs) == sorted(asked * 2)
     assert trainer.generated_tokens == 0
     assert trainer.recorded_tokens == sum(len(completion) for _, completion in pairs)
     assert trainer._metrics["train"]["on_policy_share"] == [0, 0, 0]
@@ -219,6 +224,46 @@ def test_a_student_comes_closer_to_its_teacher(tiny_model: Path, teacher: Path, 
     assert (
         engine.model.config.vocab_size == AutoModelForCausalLM.from_pretrained(tiny_model).config.vocab_size
     )
+
+
+def test_the_measures_are_of_the_student_that_is_saved(
+    tiny_model: Path, teacher: Path, tmp_path: Path
+) -> None:
+    asked = [f"How many are {i}?" for i in range(40)]
+    write_problems(tmp_path / "held_out", [Problem(id=problem_id(q), question=q, answer="1") for q in asked])
+    metrics = run(
+        tiny_model,
+        teacher,
+        tmp_path / "out",
+        stage={"eval_problems": str(tmp_path / "held_out")},
+        max_steps=20,
+        learning_rate=1e-2,
+        eval_strategy="steps",
+        eval_steps=10,
+        save_steps=10,
+        load_best_model_at_end=True,
+        metric_for_best_model="reverse_kl",
+        greater_is_better=True,  # the less it has learnt
+    )
+    history = read_json(tmp_path / "out" / "log_history.json")
+    first, early, last = (entry["eval_reverse_kl"] for entry in history if "eval_reverse_kl" in entry)
+    assert early > last
+    assert (metrics["reverse_kl_before"], metrics["reverse_kl_after"]) == (first, early)
+
+
+def test_logits_that_are_not_finite_end_the_run(tiny_model: Path, teacher: Path, tmp_path: Path) -> None:
+    broken, whole = (AutoModelForCausalLM.from_pretrained(teacher) for _ in range(2))
+    broken.model.norm.weight.data.fill_(torch.nan)
+    shutil.copytree(teacher, tmp_path / "broken")
+    broken.save_pretrained(tmp_path / "broken")
+    stage = {"on_policy_fraction": 0.0}
+    with pytest.raises(ValueError, match=r"(?s)loss of step 1 is nan.*lower learning_rate.*teacher_dtype"):
+        run(tiny_model, tmp_path / "broken", tmp_path / "out", stage=stage, max_steps=1)
+    rows = [([5, 6, 7], [8, 9])]
+    with pytest.raises(ValueError, match="teacher: its logits are not finite; set teacher_dtype"):
+        measure(whole, broken, rows)
+    with pytest.raises(ValueError, match="model_name_or_path: the student's logits are not finite; lower"):
+        measure(broken, whole, rows)
 
 
 def test_resumed_training_goes_on_as_if_never_stopped(
@@ -298,6 +343,7 @@ def test_lora_trains_an_adapter(tiny_model: Path, teacher: Path, tmp_path: Path)
         ("traces: with on_policy_fraction 1 the student draws every completion; drop it", {"traces": "t"}),
         (r"max_rejected_fraction: 1 must be in \[0, 1\)", {"max_rejected_fraction": 1}),
         ("eval_limit: 0 must be at least 1", {"eval_limit": 0}),
+        ("eval_limit: there are no eval_problems", {"eval_limit": 3}),
         ("teacher_top_k: a teacher in this process gives all tokens; drop it", {"teacher_top_k": 5}),
         ("teacher_dtype: the server has loaded", {"teacher_server": "http://x", "teacher_dtype": "float32"}),
     ],
@@ -332,6 +378,11 @@ def test_mistakes_are_refused_before_a_model_is_loaded(
     refuses("temperature: 0.0 must be above 0", temperature=0.0)
     refuses("max_completion_length: None must be at least 1", max_completion_length=None)
     refuses(
+        "max_completion_length: 1024 leaves no room for a prompt in the 1024 tokens of the student or the "
+        "teacher; lower it",
+        max_completion_length=1024,
+    )
+    refuses(
         "attn_implementation: documents is for packed rows.*use sdpa",
         loading={"attn_implementation": "documents"},
     )
@@ -342,6 +393,11 @@ def test_mistakes_are_refused_before_a_model_is_loaded(
     eval_rows = [Problem(id="e", question="e", answer="1", role="eval", source="sums")]
     refuses("role eval, which may not train: sums", questions=eval_rows)
     refuses("eval_problems: .* is in problems too", stage={"eval_problems": str(tmp_path / "out-problems")})
+    write_attempts(tmp_path / "others", traces(problems(14)[12:]), "traces")
+    refuses(
+        "traces: none of the 4 is of one of the 12 questions in problems; give problems that",
+        stage={"on_policy_fraction": 0.5, "traces": str(tmp_path / "others")},
+    )
     long = Problem(id="x", question="long " * 3000, answer="1")
     refuses("(?s)problems: 1 of 13 cannot be used.*overlong_prompt", questions=[*problems(12), long])
 
@@ -362,6 +418,9 @@ def test_mistakes_are_refused_before_a_model_is_loaded(
     config = json.loads((narrow / "config.json").read_text())
     (narrow / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
     refuses("teacher: its vocab_size is 100 and the student's .*resize_token_embeddings.100.", teacher=narrow)
+    (swapped / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=f"teacher: cannot load '{swapped}'"):
+        load_teacher(str(swapped), dtype="auto", trust_remote_code=False, rows=None)
     asking = changed(teacher, "asking")
     template = asking / "chat_template.jinja"
     template.write_text(template.read_text().replace("You are Qwen", "I am Qwen"))
