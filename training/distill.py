@@ -144,7 +144,8 @@ def distill(
     check_vocabulary(prompter.tokenizer, tokenizer)
     check_output_rows(str(model.model_name_or_path), config.teacher)
     rows, held_out, left_out = load_rows(config, args, model, prompter, tokenizer, folder)
-    check_teacher_server(config.teacher_server, args, config.teacher_top_k)
+    longest = max(len(row.prompt.ids) for row in [*rows, *held_out])
+    check_teacher_server(config.teacher_server, args, config.teacher_top_k, longest)
     check_server(args)  # pyright: ignore[reportArgumentType]  (it has the same fields)
     trainer = make_trainer(config, args, model, prompter, rows, held_out)
     args.eval_on_start = bool(held_out) and newest_complete_checkpoint(folder) is None

@@ -85,9 +85,11 @@ def longest_prompt(args: DistillationConfig, *models: str) -> int:
     return context - longest
 
 
-def check_teacher_server(url: str | None, args: DistillationConfig, top_k: int) -> None:
-    """Refuse what a teacher behind a server cannot do; wait for it, and set what TRL's trainer reads of it.
+def check_teacher_server(url: str | None, args: DistillationConfig, top_k: int, longest_prompt: int) -> None:
+    """Refuse what a teacher behind a server cannot do, and set what TRL's trainer reads of it.
 
+    Args:
+        longest_prompt: tokens of the longest prompt that it will be asked.
     Raises:
         ValueError: names the key and the fix.
     """
@@ -110,12 +112,19 @@ def check_teacher_server(url: str | None, args: DistillationConfig, top_k: int) 
         raise ValueError("teacher_server: TRL's client needs vLLM here too; pip install 'slowthink[vllm]'")
     if args.process_index == 0:
         try:
-            httpx.get(f"{url.rstrip('/')}/health", timeout=60).raise_for_status()
+            answer = httpx.get(f"{url.rstrip('/')}/v1/models", timeout=60).raise_for_status()
         except httpx.HTTPError as error:
             raise ValueError(
                 f"teacher_server: no server answers at {url} ({error}); start one: vllm serve TEACHER "
                 "--max-logprobs 20"
             ) from error
+        served = answer.json()["data"][0].get("max_model_len")
+        needed = longest_prompt + int(args.max_completion_length or 0) + 1  # it is asked for one token more
+        if served is not None and served < needed:
+            raise ValueError(
+                f"teacher_server: it takes {served} tokens, and the longest prompt and max_completion_length "
+                f"need {needed}; start it with --max-model-len {needed}, or lower max_completion_length"
+            )
     vars(args).update(
         teacher_model_server_url=url.rstrip("/"),
         loss_top_k=top_k,

@@ -448,9 +448,10 @@ class Answers(BaseHTTPRequestHandler):
     """What vLLM's completions endpoint says of prompts, as far as TRL's client asks for it."""
 
     model: Any
+    max_model_len = 1024
 
     def do_GET(self) -> None:
-        self._send({"data": [{"id": "teacher"}]})
+        self._send({"data": [{"id": "teacher", "max_model_len": self.max_model_len}]})
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -482,6 +483,7 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """URL; TRL's client asks for an installed vLLM and then does without it."""
+    importlib.import_module("training.distill_trainer")  # with TRL's modules, before vLLM seems to be there
     for module in ("trl.import_utils", "trl.generation.vllm_client"):
         monkeypatch.setattr(importlib.import_module(module), "is_vllm_available", lambda: True)
     handler = type("Teacher", (Answers,), {"model": doubles(teacher).eval()})
@@ -523,7 +525,7 @@ def test_a_teacher_behind_a_server(
 
 
 def test_what_a_server_cannot_do_is_refused(
-    tiny_model: Path, teacher: Path, tmp_path: Path, server: str
+    tiny_model: Path, teacher: Path, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuses(message: str, top_k: int = 1, url: str = server, **options: Any) -> None:
         stage = {"teacher_server": url, "teacher_top_k": top_k}
@@ -533,3 +535,5 @@ def test_what_a_server_cannot_do_is_refused(
     refuses("temperature: 0.5, and vLLM gives the log-probabilities of a prompt", temperature=0.5)
     refuses("teacher_top_k: 3 with beta 0.5; .* more than 1 is for beta 0", top_k=3, beta=0.5)
     refuses("teacher_server: no server answers at http://127.0.0.1:9", url="http://127.0.0.1:9")
+    monkeypatch.setattr(Answers, "max_model_len", 64)
+    refuses("teacher_server: it takes 64 tokens, .* need ([0-9]+); start it with --max-model-len \\1, or")
