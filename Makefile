@@ -9,7 +9,7 @@ quickstart: .venv/installed
 	$(BIN)/slowthink show runs/quickstart
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: .venv/installed
 	$(BIN)/ruff check .

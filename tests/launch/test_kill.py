@@ -105,6 +105,21 @@ logging_steps: 1
 save_steps: 3
 learning_rate: 1.0e-3
 """,
+    "08_distill": """
+stage: distill
+launch: cpu
+problems: run:01_collect
+teacher: run:04_sft
+model_name_or_path: MODEL
+per_device_train_batch_size: 8
+max_completion_length: 12
+max_steps: 40
+logging_steps: 1
+save_steps: 3
+learning_rate: 1.0e-3
+bf16: false
+gradient_checkpointing: false
+""",
 }
 TABLES = {"01_collect": "problems", "02_sample": "attempts", "03_curate": "traces", "05_evaluate": "attempts"}
 
