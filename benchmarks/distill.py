@@ -45,9 +45,9 @@ from data.schema import Attempt, Problem
 from data.small_world import generate_problems
 from data.store import write_attempts, write_problems
 from data.thinking import THINK_TAGS
+from inference.draw import attempt_seed, make_attempts
 from inference.engine import Request, SamplingParams
 from inference.models import load_model, load_tokenizer
-from inference.sample import attempt_seed, make_attempts
 from inference.transformers_engine import TransformersEngine
 from training.agreement import measure
 from training.distill import DistillConfig, load_rows, make_prompter, make_trainer

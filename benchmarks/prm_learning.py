@@ -33,8 +33,9 @@ from data.schema import Attempt
 from data.small_world import check_steps, generate_problems
 from data.steps import LabelledSolution, steps_of
 from data.thinking import THINK_TAGS
+from inference.draw import draw
 from inference.models import load_tokenizer
-from inference.sample import SampleConfig, draw
+from inference.sample import SampleConfig
 from training.prm import PrmConfig, make_rows, make_trainer
 from training.prm_trainer import PrmTrainer, Rows, auc
 from training.step_rows import IGNORED, StepRow, class_weights

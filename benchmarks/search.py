@@ -49,8 +49,8 @@ from data.recipe import runs_root
 from data.small_world import WAIT
 from data.store import read_problems
 from data.thinking import thinking_format
+from inference.draw import make_prompter, render_prompts
 from inference.models import load_tokenizer
-from inference.sample import make_prompter, render_prompts
 from inference.scorers.reward_model import RewardModel, load_reward_model
 from inference.scorers.step_scorer import StepScorer
 from inference.search.driver import Searched, Task, search

@@ -19,8 +19,8 @@ from typing import Any
 from benchmarks.prm import reencode
 from data.steps import steps_of
 from data.thinking import ThinkingFormat
+from inference.draw import attempt_seed
 from inference.engine import Generation, Request
-from inference.sample import attempt_seed
 from inference.scorers.reward_model import RewardModel
 from inference.scorers.step_scorer import encode_all
 from inference.search.driver import SearchBudget, Task

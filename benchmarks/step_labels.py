@@ -31,9 +31,10 @@ import torch
 
 from data.schema import Attempt
 from data.small_world import WAIT, check_steps, generate_problems
+from inference.draw import draw
 from inference.engine import Engine, load_engine
 from inference.label_steps import LabelStepsConfig, roll_out
-from inference.sample import SampleConfig, draw
+from inference.sample import SampleConfig
 from inference.step_prefixes import Solution
 
 

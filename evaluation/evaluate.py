@@ -23,8 +23,8 @@ from evaluation.problem_values import (
     summarise_values,
     write_problem_values,
 )
+from inference.draw import attempt_metrics, draw, remove_journals
 from inference.options import GenerationOptions
-from inference.sample import attempt_metrics, draw, remove_journals
 from rewards.policy import parse_policy
 
 logger = logging.getLogger(__name__)

@@ -21,9 +21,9 @@ from evaluation.evaluate import benchmark_name, check_benchmarks, load_benchmark
 from evaluation.methods import Method, Variant, parse_method
 from evaluation.scaling import MethodSummary, Setting, summarise_methods
 from evaluation.scaling_plot import method_markdown, method_rows, method_table, plot_scaling
+from inference.draw import JOURNAL, attempt_metrics, draw, remove_journals
 from inference.engine import Engine, load_engine
 from inference.options import GenerationOptions
-from inference.sample import JOURNAL, attempt_metrics, draw, remove_journals
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from data.prompts import Prompt
 from data.schema import Attempt
 from data.store import Journal, journal_rows
 from data.thinking import thinking_format
+from inference.draw import ROWS_PER_CALL, Drawn, attempt_seed, lots, make_attempts
 from inference.engine import Engine, Request
 from inference.options import GenerationOptions
-from inference.sample import ROWS_PER_CALL, Drawn, attempt_seed, lots, make_attempts
 from inference.step_prefixes import Labelling, Prefix, Solution, Tally, written_ids
 from rewards.policy import parse_policy
 

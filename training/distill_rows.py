@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from data.chat import IGNORED, TemplateError, render_trace
 from data.prompts import Prompter
 from data.schema import Attempt, Problem, Rejected, attempt_row, problem_row, rejected
-from inference.sample import render_prompts
+from inference.draw import render_prompts
 from training.questions import Question
 
 

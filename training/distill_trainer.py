@@ -28,8 +28,8 @@ from trl.extras.profiling import profiling_context
 
 from data.prompts import Prompter
 from data.store import read_json, write_json
+from inference.draw import attempt_seed
 from inference.engine import Generation
-from inference.sample import attempt_seed
 from rewards.texts import graded_text
 from rewards.verify import verify_many
 from training.agreement import Agreement, compare, compare_most_likely

@@ -30,8 +30,8 @@ from data.prompts import Prompter
 from data.rollouts import remove_rollouts, write_rollouts
 from data.store import read_json, write_json
 from inference.choice import NotFiniteError
+from inference.draw import attempt_seed
 from inference.engine import Generation
-from inference.sample import attempt_seed
 from rewards.checked import checked
 from rewards.registry import Reward
 from training.alarms import Alarms, TrainingStoppedError

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from data.prompts import PLAIN_TEMPLATES, Prompter
 from data.schema import Problem, Rejected, problem_row, rejected
 from data.sources import nearest
+from inference.draw import render_prompts
 from inference.models import locate
-from inference.sample import render_prompts
 from rewards.length import KimiLength
 from rewards.registry import Reward
 from rewards.texts import FROM_TRAINER

@@ -10,8 +10,8 @@ from typing import Any
 
 from data.steps import steps_of
 from data.thinking import ThinkingFormat
+from inference.draw import attempt_seed
 from inference.engine import Engine, Generation, Request, SamplingParams
-from inference.sample import attempt_seed
 from inference.search.tree import End, Extend, Node, Tree, text_behind
 
 STEP_TOKENS = 128

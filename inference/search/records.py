@@ -8,8 +8,8 @@ from typing import Any
 
 from data.schema import Attempt, attempt_from_row, attempt_row
 from data.thinking import ThinkingFormat
+from inference.draw import make_attempts
 from inference.engine import Engine, Generation
-from inference.sample import make_attempts
 from inference.search.choose import choose
 from inference.search.driver import Searched
 from inference.search.results import SearchResult, result_from_row, result_row

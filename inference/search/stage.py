@@ -14,10 +14,10 @@ from data.schema import Attempt, Rejected
 from data.stage import rank, run_stage
 from data.store import read_problems, table_path, write_attempts, write_rejected, write_rows
 from data.thinking import thinking_format
+from inference.draw import make_prompter, render_prompts
 from inference.engine import Engine, load_engine
 from inference.options import GenerationOptions
 from inference.ranks import wait, world
-from inference.sample import make_prompter, render_prompts
 from inference.scorers.load import ScorerOptions, load_scorer
 from inference.scorers.reward_model import saved_options
 from inference.scorers.scorer import Aggregation, Scorer

@@ -9,8 +9,9 @@ import pytest
 
 from data.schema import Problem, problem_id
 from data.small_world import WAIT, build_tokenizer
+from inference.draw import draw
 from inference.options import GenerationOptions, bad_ids
-from inference.sample import SampleConfig, draw
+from inference.sample import SampleConfig
 from inference.transformers_engine import TransformersEngine
 
 

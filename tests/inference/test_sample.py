@@ -12,9 +12,10 @@ from data.prompts import Prompter
 from data.schema import Problem, problem_id
 from data.store import Journal, read_attempts, read_rows, write_attempts, write_problems
 from data.thinking import S1, THINK_TAGS
-from inference import sample as sample_module
+from inference import draw as draw_module
+from inference.draw import JOURNAL, attempt_seed, draw, make_attempts
 from inference.engine import Follow, Generation, Request
-from inference.sample import JOURNAL, SampleConfig, attempt_seed, draw, make_attempts, sample
+from inference.sample import SampleConfig, sample
 from inference.transformers_engine import TransformersEngine
 
 
@@ -64,7 +65,7 @@ def test_a_broken_run_goes_on_without_losing_or_repeating(
     sample(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
         broken = StopAfter.load(config.model_name_or_path, dtype="float32", batch_size=4)
-        patch.setattr(sample_module, "load_engine", lambda config: broken)
+        patch.setattr(draw_module, "load_engine", lambda config: broken)
         with pytest.raises(RuntimeError, match="power cut"):
             sample(config, tmp_path / "parts")
     with Journal(tmp_path / "parts" / JOURNAL) as journal:
@@ -170,7 +171,7 @@ def use(engine: type[TransformersEngine], monkeypatch: pytest.MonkeyPatch) -> No
     def load(config: SampleConfig) -> TransformersEngine:
         return engine.load(config.model_name_or_path, dtype="float32", batch_size=config.batch_size)
 
-    monkeypatch.setattr(sample_module, "load_engine", load)
+    monkeypatch.setattr(draw_module, "load_engine", load)
 
 
 def test_attempts_that_show_their_hint_are_rejected_also_when_resumed(

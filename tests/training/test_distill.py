@@ -19,8 +19,8 @@ from trl import ModelConfig
 
 from data.schema import Problem, problem_id
 from data.store import read_json, read_rows, write_attempts, write_problems
+from inference.draw import attempt_seed
 from inference.engine import Request, SamplingParams
-from inference.sample import attempt_seed
 from inference.transformers_engine import TransformersEngine
 from tests.training.distill_runs import arguments, configured, make_teacher, run, traces
 from tests.training.grpo_runs import problems

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.steps import steps_of
+from inference.draw import attempt_seed
 from inference.engine import Request
-from inference.sample import attempt_seed
 from inference.search.choose import choose
 from inference.search.driver import Searched, search
 from inference.search.settings import parse_strategies
