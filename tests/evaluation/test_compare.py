@@ -149,7 +149,7 @@ def test_real_evaluations_end_in_table_plot_and_flat_metrics(
     assert set(numbers) == {f"{b} completion_tokens {f.name}" for b in ("one [1]", "half") for f in folders}
     shown = capsys.readouterr().out
     assert "one [1], 4 problems" in shown
-    line = next(line for line in shown.splitlines() if "02_a_stage" in line)
+    line = next(line for line in shown.splitlines() if line.lstrip().startswith("02_a_stage"))
     change = json.loads((tmp_path / "out" / "comparison.json").read_text())["benchmarks"]["one [1]"][
         "metrics"
     ]

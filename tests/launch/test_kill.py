@@ -157,7 +157,13 @@ def start(pipeline: Path, stage: str, runs: Path, command: Sequence[str] = ()) -
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=_take_ctrl_c,
     )
+
+
+def _take_ctrl_c() -> None:
+    """A test that a shell runs in the background ignores it, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(pipeline: Path, stage: str, runs: Path, command: Sequence[str] = ()) -> Path:
