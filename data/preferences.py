@@ -15,10 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data.recipe import describe, fits
 from data.row_files import read_file, read_hub
 from data.schema import Rejected, Role, rejected
-from data.sources import nearest, take
+from data.sources import generator_split, read_entry, take
 
 COLUMNS = {"question": "prompt", "chosen": "chosen", "rejected": "rejected"}
 """Our column -> its usual name."""
@@ -79,40 +78,18 @@ def parse_preference_source(entry: Any, key: str) -> PreferenceSource:
     Raises:
         ValueError: unknown key or column (with the nearest name), wrong type, or a missing key; names `key`.
     """
-    if not isinstance(entry, dict):
-        raise ValueError(
-            f"{key}: {entry!r} is not a mapping; write for example {{path: p.jsonl, role: train}}"
-        )
-    hints = {k: v for k, v in typing.get_type_hints(PreferenceSource).items() if k != "key"}
-    for name, value in entry.items():
-        if name not in hints:
-            raise ValueError(f"{key}.{name}: unknown key; {nearest(name, hints)}")
-        if not fits(value, hints[name]):
-            raise ValueError(f"{key}.{name}: {value!r} is not {describe(hints[name])}")
-    source = PreferenceSource(**entry, key=key)
-    if bool(source.id) == bool(source.path):
-        raise ValueError(f"{key}: give either `id` or `path`")
-    if source.limit is not None and source.limit < 1:
-        raise ValueError(f"{key}.limit: {source.limit} is less than 1")
-    for name, column in source.columns.items():
-        if name not in COLUMNS:
-            raise ValueError(f"{key}.columns.{name}: unknown column; {nearest(name, COLUMNS)}")
-        if not isinstance(column, str):
-            raise ValueError(f"{key}.columns.{name}: {column!r} is not the name of a column")
+    source = read_entry(PreferenceSource, entry, key, COLUMNS, "{path: p.jsonl, role: train}")
     return _complete_generator(source) if source.id == GENERATOR else _complete_free(source)
 
 
 def _complete_generator(source: PreferenceSource) -> PreferenceSource:
-    key, split = source.key, source.split or "train"
-    if split not in ("train", "eval"):
-        raise ValueError(f"{key}.split: {split!r} is not one of train, eval")
-    if source.role not in (None, split):
-        raise ValueError(f"{key}.role: split {split!r} of a generator has role {split!r}; drop `role:`")
+    key = source.key
+    split = generator_split(source.split, source.role, key)
     if source.limit is None:
         raise ValueError(f"{key}.limit: say how many pairs {source.id} shall make")
     if source.columns or source.config or source.revision:
         raise ValueError(f"{key}: a generator has no columns, config and revision; drop them")
-    return replace(source, split=split, role=typing.cast(Role, split), seed=source.seed or 0)
+    return replace(source, split=split, role=split, seed=source.seed or 0)
 
 
 def _complete_free(source: PreferenceSource) -> PreferenceSource:

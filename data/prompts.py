@@ -117,6 +117,11 @@ class Prompter:
         return "\n\n".join(names[m["role"]] + m["content"] for m in messages) + "\n\nAnswer:"
 
 
+def with_suffix(question: str, suffix: str) -> str:
+    """What is asked: the question, and the recipe's `question_suffix` behind it."""
+    return f"{question} {suffix}".strip()
+
+
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     """Texts that the tokenizer turns into control tokens."""
     added = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from data.generated import reasoning_gym_problems
 from data.known_sets import KNOWN, KnownSet
-from data.recipe import describe, fits
+from data.recipe import Made, describe, fits
 from data.row_files import read_file, read_hub
 from data.schema import Attempt, Problem, Rejected, Role, problem_id, rejected, written_completion
 
@@ -92,33 +92,47 @@ def parse_source(entry: Any, key: str) -> Source:
     Raises:
         ValueError: unknown key or set (with the nearest name), wrong type, or a missing key; names `key`.
     """
-    if not isinstance(entry, dict):
-        raise ValueError(f"{key}: {entry!r} is not a mapping; write for example {{id: gsm8k, split: train}}")
-    hints = {k: v for k, v in typing.get_type_hints(Source).items() if k != "key"}
-    for name, value in entry.items():
-        if name not in hints:
-            raise ValueError(f"{key}.{name}: unknown key; {nearest(name, hints)}")
-        if not fits(value, hints[name]):
-            raise ValueError(f"{key}.{name}: {value!r} is not {describe(hints[name])}")
-    source = Source(**entry, key=key)
-    if bool(source.id) == bool(source.path):
-        raise ValueError(f"{key}: give either `id` or `path`")
-    if source.limit is not None and source.limit < 1:
-        raise ValueError(f"{key}.limit: {source.limit} is less than 1")
+    source = read_entry(Source, entry, key, COLUMNS, "{id: gsm8k, split: train}")
     if not 0 < source.weight <= 1:
         raise ValueError(f"{key}.weight: {source.weight} is not a share above 0, up to 1")
     if source.weight < 1 and source.limit is not None:
         raise ValueError(f"{key}.weight: give either `weight` or `limit`")
-    for name, column in source.columns.items():
-        if name not in COLUMNS:
-            raise ValueError(f"{key}.columns.{name}: unknown column; {nearest(name, COLUMNS)}")
-        if not isinstance(column, str):
-            raise ValueError(f"{key}.columns.{name}: {column!r} is not the name of a column")
     if source.id in KNOWN:
         return _complete_known(source, KNOWN[source.id])
     if is_generator(source.id):
         return _complete_generator(source)
     return _complete_free(source)
+
+
+def read_entry(made: type[Made], entry: Any, key: str, columns: Iterable[str], example: str) -> Made:
+    """An entry as a dataclass with id, path, limit, columns and key.
+
+    Args:
+        columns: what its `columns:` may map from.
+        example: an entry, for the message.
+    Raises:
+        ValueError: unknown key or column (with the nearest name), wrong type, both or neither of id and path,
+            or no rows asked for; names `key`.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError(f"{key}: {entry!r} is not a mapping; write for example {example}")
+    hints = {k: v for k, v in typing.get_type_hints(made).items() if k != "key"}
+    for name, value in entry.items():
+        if name not in hints:
+            raise ValueError(f"{key}.{name}: unknown key; {nearest(name, hints)}")
+        if not fits(value, hints[name]):
+            raise ValueError(f"{key}.{name}: {value!r} is not {describe(hints[name])}")
+    source = typing.cast(Any, made)(**entry, key=key)
+    if bool(source.id) == bool(source.path):
+        raise ValueError(f"{key}: give either `id` or `path`")
+    if source.limit is not None and source.limit < 1:
+        raise ValueError(f"{key}.limit: {source.limit} is less than 1")
+    for name, column in source.columns.items():
+        if name not in columns:
+            raise ValueError(f"{key}.columns.{name}: unknown column; {nearest(name, columns)}")
+        if not isinstance(column, str):
+            raise ValueError(f"{key}.columns.{name}: {column!r} is not the name of a column")
+    return source
 
 
 def is_generator(id: str) -> bool:
@@ -146,16 +160,26 @@ def _complete_known(source: Source, known: KnownSet) -> Source:
 
 def _complete_generator(source: Source) -> Source:
     key = source.key
-    split = source.split or "train"
-    if split not in ("train", "eval"):
-        raise ValueError(f"{key}.split: {split!r} is not one of train, eval")
-    if source.role not in (None, split):
-        raise ValueError(f"{key}.role: split {split!r} of a generator has role {split!r}; drop `role:`")
+    split = generator_split(source.split, source.role, key)
     if source.limit is None:
         raise ValueError(f"{key}.limit: say how many problems {source.id} shall make")
     if source.columns or source.trace:
         raise ValueError(f"{key}: a generator has no columns and no solutions; drop `columns:` and `trace:`")
-    return replace(source, split=split, role=typing.cast(Role, split), seed=source.seed or 0)
+    return replace(source, split=split, role=split, seed=source.seed or 0)
+
+
+def generator_split(split: str, role: Role | None, key: str) -> Role:
+    """The split of a generator's entry, which is also its role.
+
+    Raises:
+        ValueError: no such split, or another role.
+    """
+    split = split or "train"
+    if split not in ("train", "eval"):
+        raise ValueError(f"{key}.split: {split!r} is not one of train, eval")
+    if role not in (None, split):
+        raise ValueError(f"{key}.role: split {split!r} of a generator has role {split!r}; drop `role:`")
+    return typing.cast(Role, split)
 
 
 def _complete_free(source: Source) -> Source:

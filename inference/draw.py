@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data.hints import hinted
-from data.prompts import Prompt, Prompter
+from data.prompts import Prompt, Prompter, with_suffix
 from data.schema import (
     Attempt,
     Completion,
@@ -227,7 +227,7 @@ def render_prompts(
                 continue
             asked = hinted(asked, hint, problem.answer)
         try:
-            prompt = prompter.prompt(f"{asked} {suffix}".strip())
+            prompt = prompter.prompt(with_suffix(asked, suffix))
         except ValueError as error:
             bad.append(rejected(problem_row(problem), "unusable_question", str(error)))
             continue

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from data.prompts import Prompter, PromptStyle
+from data.prompts import Prompter, PromptStyle, with_suffix
 from data.schema import Rejected
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
@@ -27,6 +27,7 @@ from training.preflight import (
     check_rejected,
     check_server,
     check_tokenizer,
+    read_held_out,
 )
 from training.reporting import set_reporting_defaults
 from training.sft import train_metrics
@@ -204,7 +205,7 @@ def load_rows(
     suffix = config.question_suffix
     questions, bad = question_rows(problems, prompter, suffix=suffix, longest_prompt=room)
     check_rejected("problems", len(questions), bad, config.max_rejected_fraction)
-    asked = [f"{question.problem.question} {suffix}".strip() for question in questions]
+    asked = [with_suffix(question.problem.question, suffix) for question in questions]
     check_template(prompter, tokenizer, asked, allow_other=config.allow_other_template)
     rows, alone = questions, []
     if config.traces is not None:
@@ -248,11 +249,7 @@ def held_out_rows(
     """
     if config.eval_problems is None:
         return []
-    problems = read_problems(config.eval_problems)[: config.eval_limit]
-    ids = {question.problem.id for question in trained}
-    for problem in problems:
-        if problem.id in ids:
-            raise ValueError(f"eval_problems: {problem.id} is in problems too; collect the two apart")
+    problems = read_held_out(config.eval_problems, config.eval_limit, trained)
     rows, bad = question_rows(problems, prompter, suffix=config.question_suffix, longest_prompt=room)
     check_rejected("eval_problems", len(rows), bad)
     return rows

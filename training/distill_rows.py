@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from data.chat import IGNORED, TemplateError, render_trace
-from data.prompts import Prompter
+from data.prompts import Prompter, with_suffix
 from data.schema import Attempt, Problem, Rejected, attempt_row, problem_row, rejected
 from inference.draw import render_prompts
 from training.questions import Question
@@ -98,7 +98,7 @@ def trace_rows(
 
 def _target(trace: Attempt, question: DistillRow, prompter: Prompter, suffix: str) -> tuple[int, ...]:
     # not the trace's own question: one of the same id may be written otherwise
-    text = f"{question.problem.question} {suffix}".strip()
+    text = with_suffix(question.problem.question, suffix)
     example = render_trace(prompter, text, trace.completion.thinking, trace.completion.response)
     target = tuple(label for label in example.labels if label != IGNORED)
     assert tuple(example.input_ids) == (*question.prompt.ids, *target)

@@ -32,6 +32,7 @@ from training.preflight import (
     check_server,
     check_tokenizer,
     context_tokens,
+    read_held_out,
     usable,
 )
 from training.questions import Curriculum, Questions
@@ -168,11 +169,7 @@ def load_questions(
     questions = Questions(kept, curriculum=config.curriculum, num_generations=size, seed=args.seed)
     if config.eval_problems is None:
         return questions, None, len(bad)
-    held_out = read_problems(config.eval_problems)[: config.eval_limit]
-    trained = {question.problem.id for question in kept}
-    for problem in held_out:
-        if problem.id in trained:
-            raise ValueError(f"eval_problems: {problem.id} is in problems too; collect the two apart")
+    held_out = read_held_out(config.eval_problems, config.eval_limit, kept)
     good, bad_eval = usable(
         held_out, prompter, rewards, longest_prompt=longest, suffix=config.question_suffix
     )

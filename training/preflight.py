@@ -7,12 +7,13 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from data.prompts import PLAIN_TEMPLATES, Prompter
+from data.prompts import PLAIN_TEMPLATES, Prompter, with_suffix
 from data.schema import Problem, Rejected, problem_row, rejected
 from data.sources import nearest
+from data.store import read_problems
 from inference.draw import render_prompts
 from inference.models import locate
 from rewards.length import KimiLength
@@ -168,7 +169,7 @@ def usable(
     questions = []
     for problem, row in zip(kept, rows, strict=True):
         if problem.id not in faults:
-            prompt, asked = prompts[problem.id], f"{problem.question} {suffix}".strip()
+            prompt, asked = prompts[problem.id], with_suffix(problem.question, suffix)
             shown = prompter.messages(asked) if prompter.is_chat else prompt.text
             questions.append(Question(problem=problem, prompt=prompt, columns={**row, "prompt": shown}))
     return questions, bad
@@ -223,6 +224,20 @@ def check_rejected(
             f"{key}: {len(bad)} of {total} cannot be used ({rules}); leave them out when curating"
             f"{'' if max_rejected_fraction is None else raised}; the first:\n{shown}"
         )
+
+
+def read_held_out(path: str, limit: int | None, questions: Iterable[Question]) -> list[Problem]:
+    """The problems of `eval_problems`.
+
+    Raises:
+        ValueError: one of them is among the questions that are trained on.
+    """
+    problems = read_problems(path)[:limit]
+    trained = {question.problem.id for question in questions}
+    for problem in problems:
+        if problem.id in trained:
+            raise ValueError(f"eval_problems: {problem.id} is in problems too; collect the two apart")
+    return problems
 
 
 def check_questions(kept: int, args: GRPOConfig) -> None:
