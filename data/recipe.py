@@ -21,6 +21,18 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 RUN_PREFIX = "run:"
+OWN_KEYS = ("config", "restarts", "stall_seconds")
+"""Keys of `launch:` that are not accelerate's: the file of launch/accelerate, how often a launch whose
+processes died is started again, and after how many seconds without progress a process ends itself."""
+PLACE_KEYS = (
+    "restarts",
+    "stall_seconds",
+    "num_machines",
+    "machine_rank",
+    "main_process_ip",
+    "main_process_port",
+)
+"""Keys of `launch:` that cannot change a result."""
 
 Made = TypeVar("Made")
 
@@ -36,8 +48,8 @@ class Recipe:
     path: Path
     stage: str
     launch: dict[str, Any]
-    """How the stage is started: `config` (a file of launch/accelerate without .yaml) and options of
-    accelerate launch."""
+    """How the stage is started: `config` (a file of launch/accelerate without .yaml), options of accelerate
+    launch and OWN_KEYS."""
     environment: dict[str, str]
     fields: dict[str, Any]
 
@@ -53,7 +65,8 @@ class Recipe:
     def hash(self) -> str:
         """Changes when anything changes that can change the result; the output folder cannot."""
         fields = {key: value for key, value in self.fields.items() if key != "output_dir"}
-        text = json.dumps([self.stage, self.launch, fields], sort_keys=True, default=str)
+        launch = {key: value for key, value in self.launch.items() if key not in PLACE_KEYS}
+        text = json.dumps([self.stage, launch, fields], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def error(self, message: str) -> RecipeError:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from data.heartbeat import start_heartbeat, stop_heartbeat
+from data.processes import add_launch_flags, check_world, rank, with_launch_flags
 from data.recipe import Recipe, check_recipe, load_recipe, parse, references, resolve
 from data.run_folder import Plan, RunFolder, pipeline_folder, plan, read_manifest, stage_folder
 from data.stage_help import stage_help
@@ -35,7 +37,8 @@ def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type) -> Non
     warnings.filterwarnings("ignore", category=FutureWarning)  # libraries about their own next versions
     options, overrides = _arguments(config_classes)
     try:
-        recipe = load_recipe(options.config)
+        recipe = with_launch_flags(load_recipe(options.config), options)
+        check_world(recipe)
         os.environ.update(recipe.environment)
         if options.output_dir:
             recipe = dataclasses.replace(recipe, fields={**recipe.fields, "output_dir": options.output_dir})
@@ -45,19 +48,17 @@ def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type) -> Non
     except ValueError as error:
         _fail(error)
     if planned is None:  # other ranks of a launch work, rank 0 alone keeps the folder
+        start_heartbeat(stage_folder(recipe), recipe.launch.get("stall_seconds"))
         try:
             body(*configs, stage_folder(recipe))
         except ValueError as error:
             _fail(error, f"(process {rank()})")
+        finally:
+            stop_heartbeat()
     elif planned.state != "finished":
         _run_in_folder(body, configs, recipe, planned)
     elif first:
         print(f"{recipe.name}: finished before, nothing changed -> {planned.folder}")
-
-
-def rank() -> int:
-    """Number of this process in its launch (accelerate, torchrun); 0 is the one that keeps the run folder."""
-    return int(os.environ.get("RANK", "0"))
 
 
 def _is_finished(recipe: Recipe) -> bool:
@@ -73,6 +74,7 @@ def _arguments(config_classes: Sequence[Any]) -> tuple[argparse.Namespace, list[
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)
     parser.add_argument("--output_dir")
+    add_launch_flags(parser)
     options, overrides = parser.parse_known_args()
     if options.config is None or {"-h", "--help"} & set(overrides):
         print(stage_help(config_classes))
@@ -112,8 +114,10 @@ def _run_in_folder(
     signal.signal(signal.SIGTERM, _interrupt)
     logger.info("%s: %s (%s) -> %s", recipe.name, recipe.stage, planned.reason, folder.path)
     start = time.monotonic()
+    start_heartbeat(folder.path, recipe.launch.get("stall_seconds"))
     try:
         metrics = body(*configs, folder.path)
+        stop_heartbeat()
         folder.finish(metrics, time.monotonic() - start)
     except KeyboardInterrupt:
         folder.stop("interrupted", "interrupted")
@@ -126,6 +130,8 @@ def _run_in_folder(
         if mistake:
             _fail(error, f"details in {folder.path / 'log.txt'}")
         raise
+    finally:
+        stop_heartbeat()
     seconds = time.monotonic() - start
     print(f"{recipe.name}: {summary(metrics)} in {seconds:.1f} s -> {folder.path}")
 

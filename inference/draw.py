@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data.hints import hinted
+from data.processes import rank, world
 from data.prompts import Prompt, Prompter, with_suffix
 from data.schema import (
     Attempt,
@@ -26,7 +27,6 @@ from data.schema import (
     rejected,
 )
 from data.sources import load_problems, parse_source
-from data.stage import rank
 from data.store import (
     Journal,
     journal_rows,
@@ -35,7 +35,7 @@ from data.thinking import ThinkingFormat, thinking_format
 from inference.budget import force, resample_longer
 from inference.engine import Engine, Generation, Request, load_engine
 from inference.options import GenerationOptions, is_inline
-from inference.ranks import wait, world
+from inference.ranks import wait
 from inference.thinking_tokens import count_thinking
 from rewards.policy import DEFAULT_POLICY, Policy, parse_policy
 from rewards.texts import graded_text

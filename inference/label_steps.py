@@ -15,16 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from data.processes import rank, world
 from data.schema import Attempt, Rejected, attempt_row, rejected
 from data.sources import refuse_eval_rows
-from data.stage import rank, run_stage
+from data.stage import run_stage
 from data.steps import LabelledSolution, fault, labelled_row
 from data.store import Journal, read_attempts, table_path, write_rejected, write_rows
 from data.thinking import thinking_format
 from inference.draw import make_prompter, render_prompts
 from inference.engine import Engine, load_engine
 from inference.options import GenerationOptions
-from inference.ranks import wait, world
+from inference.ranks import wait
 from inference.step_judge import JOURNAL as JUDGE_JOURNAL
 from inference.step_judge import Opinion, StepJudge, judge_all
 from inference.step_prefixes import Labelling, Prefix, Solution, Tally, make_solutions

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 
-
-def world() -> int:
-    """How many processes there are."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+from data.heartbeat import phase
+from data.processes import world
 
 
 def wait() -> None:
@@ -21,4 +18,5 @@ def wait() -> None:
         options = InitProcessGroupKwargs(timeout=timedelta(days=7)).to_kwargs()
         state = PartialState(cpu=not torch.cuda.is_available(), **options)  # else a CPU is on its own
         assert state.num_processes == world(), state
-        state.wait_for_everyone()
+        with phase("sync"):
+            state.wait_for_everyone()

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from data.hints import check_hint, without_leaks
+from data.processes import rank, world
 from data.schema import (
     Problem,
 )
-from data.stage import rank, run_stage
+from data.stage import run_stage
 from data.store import (
     iterate_rows,
     read_problems,
@@ -26,7 +27,6 @@ from data.store import (
 )
 from inference.draw import JOURNAL, attempt_metrics, draw, remove_journals
 from inference.options import GenerationOptions
-from inference.ranks import world
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,11 @@ examples:
   slowthink run recipes/quickstart             every stage in order; finished ones are skipped
   slowthink run recipes/s1 --dry-run           check every recipe and print the commands
   slowthink sft --config recipes/s1/04_sft.yaml --learning_rate 2e-5 --output_dir runs/s1/04_sft-2e-5
+  slowthink check recipes/s1                   memory, time, data, template, loss mask, rewards, before a run
+  slowthink run recipes/s1 --on slurm          one job a stage
   slowthink doctor rewards recipes/s1          who gets paid for known exploits; exit code 1 if they pay
   slowthink show runs/quickstart               what ran, from what, with which numbers
+  slowthink show runs/r1 --live                follow what is running
   slowthink show runs/r1/01_grpo --rollouts --step 40 --only wrong --html wrong.html
   slowthink show runs/x/18_search --tree       what a search grew: one question in all settings, as a page
 """
@@ -49,9 +52,16 @@ def _command(arguments: list[str]) -> int:
     if options.command == "run":
         from launch.pipeline import Selection, run_pipeline
 
-        return run_pipeline(
-            options.folder, Selection(only=options.only, first=options.first), dry_run=options.dry_run
-        )
+        selection = Selection(only=options.only, first=options.first)
+        if options.on == "slurm":
+            from launch.slurm import submit
+
+            return submit(options.folder, selection, dry_run=options.dry_run)
+        return run_pipeline(options.folder, selection, dry_run=options.dry_run)
+    if options.command == "check":
+        from launch.check import check
+
+        return check(options.recipe, first_step=options.first_step)
     if options.command == "doctor":
         from rewards.doctor import doctor
         from training.model_reward import LEARNED_REWARDS
@@ -80,6 +90,10 @@ def _show(options: argparse.Namespace) -> int:
         return _show_rollouts(options.folder, given, html)
     if options.tree:
         return _show_trees(options.folder, given, html)
+    if options.live:
+        from launch.live import show_live
+
+        return show_live(options.folder)
     from launch.show import show
 
     show(options.folder)
@@ -124,12 +138,15 @@ def _stage(name: str, rest: list[str]) -> int:
 
         print(stage_help(STAGES[name].config_classes()))
         return 0 if rest else 2
+    from data.processes import add_launch_flags, with_launch_flags
+    from data.recipe import load_recipe
     from launch.pipeline import run_single
 
     parser = argparse.ArgumentParser(prog=f"slowthink {name}", allow_abbrev=False)
     parser.add_argument("--config", type=Path, required=True, help="recipe file")
+    add_launch_flags(parser)
     options, overrides = parser.parse_known_args(rest)
-    return run_single(name, options.config, overrides)
+    return run_single(name, with_launch_flags(load_recipe(options.config), options), overrides)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,8 +164,22 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--dry-run", action="store_true", help="check every recipe and print the commands, run nothing"
     )
+    run.add_argument(
+        "--on",
+        choices=("here", "slurm"),
+        default="here",
+        help="slurm: a job for each stage (docs/slurm.md)",
+    )
+    check = commands.add_parser("check", help="what can be known before anything runs: data, memory, time")
+    check.add_argument("recipe", type=Path, help="recipe folder or file")
+    check.add_argument(
+        "--first-step",
+        action="store_true",
+        help="run one optimizer step of each training stage at the longest length of its data; tell the peak",
+    )
     show = commands.add_parser("show", help="print what a run folder holds")
     show.add_argument("folder", type=Path, help="runs/<pipeline> or runs/<pipeline>/<stage>")
+    show.add_argument("--live", action="store_true", help="follow what is running: phases, speed, stalls")
     _add_rollout_options(show)
     _add_tree_options(show)
     doctor = commands.add_parser("doctor", help="pay out a recipe's rewards on known exploits")

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.processes import EXPECTED, OWN_KEYS
 from data.recipe import Recipe, RecipeError, load_pipeline, load_recipe
 from data.run_folder import plan, read_manifest, stage_folder
-from data.stage import EXIT_INTERRUPTED, configure
+from data.stage import EXIT_INTERRUPTED, EXIT_USER_ERROR, configure
 from launch.stages import find_stage
 
 ACCELERATE_CONFIGS = Path(__file__).parent / "accelerate"
@@ -65,16 +66,24 @@ def _as_if_launched(recipe: Recipe, classes: Sequence[type]) -> Recipe:
     changes: dict[str, Any] = {"use_cpu": True} if "use_cpu" in fields else {}
     if "num_generations" in fields:
         for key in ("per_device_train_batch_size", "per_device_eval_batch_size"):
-            changes[key] = recipe.fields.get(key, fields[key].default) * _processes(recipe)
+            changes[key] = recipe.fields.get(key, fields[key].default) * processes(recipe)
     return dataclasses.replace(recipe, fields={**recipe.fields, **changes})
 
 
-def _processes(recipe: Recipe) -> int:
+def processes(recipe: Recipe) -> int:
     """How many processes the recipe's launch starts, over all machines."""
     import yaml
 
+    if not is_launched(recipe):
+        return 1
     own = recipe.launch.get("num_processes")
     return int(own or yaml.safe_load(_launch_config(recipe).read_text(encoding="utf-8"))["num_processes"])
+
+
+def is_launched(recipe: Recipe) -> bool:
+    """Whether the stage is started through accelerate's launcher."""
+    stage = find_stage(recipe.stage)
+    return stage.launched or (stage.parallel and bool(recipe.launch))
 
 
 def _launch_config(recipe: Recipe) -> Path:
@@ -97,15 +106,25 @@ def stage_command(recipe: Recipe, overrides: Sequence[str] = ()) -> list[str]:
         RecipeError: `launch:` on a stage that runs as one process, or an unknown launch config.
     """
     stage = find_stage(recipe.stage)
-    arguments = ["-m", stage.module, "--config", str(recipe.path), *overrides]
-    if not stage.launched and not (stage.parallel and recipe.launch):
+    arguments = ["-m", stage.module, "--config", str(recipe.path), *_launch_flags(recipe), *overrides]
+    if not is_launched(recipe):
         if recipe.launch:
             raise recipe.error(f"launch: stage {recipe.stage!r} runs as one process; remove the key")
         return [sys.executable, *arguments]
-    options = {key: value for key, value in recipe.launch.items() if key != "config"}
+    options = {key: value for key, value in recipe.launch.items() if key not in OWN_KEYS}
     flags = [part for key, value in options.items() for part in (f"--{key}", str(value))]
     launcher = [sys.executable, "-m", "launch.accelerated", "--config_file", str(_launch_config(recipe))]
     return [*launcher, *flags, *arguments]
+
+
+def _launch_flags(recipe: Recipe) -> list[str]:
+    """What the command line has put in place of the file's `launch:`, for the stage to know it too."""
+    in_file = load_recipe(recipe.path).launch
+    changed = {key: value for key, value in recipe.launch.items() if in_file.get(key) != value}
+    return [part for key, value in changed.items() for part in (f"--{_FLAG.get(key, key)}", str(value))]
+
+
+_FLAG = {"config": "launch"}
 
 
 def run_pipeline(folder: Path, selection: Selection, *, dry_run: bool) -> int:
@@ -147,9 +166,21 @@ def _print_plan(recipes: Sequence[Recipe]) -> int:
 
 
 def run_recipe(recipe: Recipe, overrides: Sequence[str] = ()) -> int:
-    """Run one stage in a process of its own and wait for it. Returns its exit code."""
+    """Run one stage and wait for it; start it again when its processes died, up to `restarts` of its launch.
+    Returns its exit code."""
+    code = _run_once(recipe, overrides)
+    for restart in range(int(recipe.launch.get("restarts", 0))):
+        if code in (0, EXIT_USER_ERROR, EXIT_INTERRUPTED):
+            break
+        print(f"> {recipe.name}: ended with code {code}; restart {restart + 1}", flush=True)
+        code = _run_once(recipe, overrides)
+    return code
+
+
+def _run_once(recipe: Recipe, overrides: Sequence[str]) -> int:
     print(f"> {recipe.name}", flush=True)
     environment = {**os.environ, **recipe.environment, "TOKENIZERS_PARALLELISM": "false"}
+    environment[EXPECTED] = str(processes(recipe))
     process = subprocess.Popen(stage_command(recipe, overrides), env=environment)
     try:
         return process.wait()
@@ -162,13 +193,12 @@ def run_recipe(recipe: Recipe, overrides: Sequence[str] = ()) -> int:
         return EXIT_INTERRUPTED
 
 
-def run_single(stage: str, config: Path, overrides: Sequence[str]) -> int:
-    """`slowthink <stage> --config file`: check and run one recipe file.
+def run_single(stage: str, recipe: Recipe, overrides: Sequence[str]) -> int:
+    """`slowthink <stage> --config file`: check and run one recipe.
 
     Raises:
         RecipeError: the file is for another stage, or a mistake in it.
     """
-    recipe = load_recipe(config)
     if recipe.stage != stage:
         raise recipe.error(f"stage: this recipe is for {recipe.stage!r}; run `slowthink {recipe.stage}`")
     return run_recipe(recipe, overrides)

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from data.processes import rank, world
 from data.schema import Attempt, Rejected
-from data.stage import rank, run_stage
+from data.stage import run_stage
 from data.store import read_problems, table_path, write_attempts, write_rejected, write_rows
 from data.thinking import thinking_format
 from inference.draw import make_prompter, render_prompts
 from inference.engine import Engine, load_engine
 from inference.options import GenerationOptions
-from inference.ranks import wait, world
+from inference.ranks import wait
 from inference.scorers.load import ScorerOptions, load_scorer
 from inference.scorers.reward_model import saved_options
 from inference.scorers.scorer import Aggregation, Scorer
