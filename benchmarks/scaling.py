@@ -2,11 +2,11 @@
 
     python -m benchmarks.scaling [--quick] [--stages sample search ...]
 
-Work: stages of the quickstart's models (its run folder, or $SLOWTHINK_RUNS), started as users start them, each
-process with one thread. Every stage runs on a small and on a large part of the work: what the large one takes
-longer is the work alone, without the start of Python and the loading of the model, which more processes do
-not shorten. `speedup` is that difference with one process by that with two, `whole_speedup` the time of the
-large stage, start included.
+Work: stages of the quickstart's models (its run folder, or $SLOWTHINK_RUNS), started as users start them,
+each process with one thread. Every stage runs on a small and on a large part of the work: what the large one
+takes longer is the work alone, without the start of Python and the loading of the model, which more processes
+do not shorten. `speedup` is that difference with one process by that with two, `whole_speedup` the time of
+the large stage, start included.
 
 `same_rows` is the share of the rows of one process that two processes have too, and exactly so. Sampled
 tokens may differ where another batch rounds otherwise.
