@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -24,15 +25,25 @@ from data.stage_help import stage_help
 
 logger = logging.getLogger(__name__)
 
+EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
+EXIT_PREEMPTED = 75
+"""Asked to stop (SIGUSR1): started again, the stage goes on. EX_TEMPFAIL of sysexits.h."""
 EXIT_INTERRUPTED = 130
+
+
+class Preempted(KeyboardInterrupt):
+    """The machine is wanted back: raised at once where all work is in journals, by a training stage when its
+    checkpoint is on disk (training/preemption.py)."""
 
 
 def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type) -> None:
     """Entry point of `python -m <stage module> --config recipe.yaml [--key value ...]`.
 
     `body(*configs, folder)` does the work and returns metrics. Exit codes: 0 finished (or nothing to do),
-    2 a mistake of the user (one line on stderr), 130 interrupted, 1 anything else (traceback).
+    2 a mistake of the user or a full disk (one line on stderr), 75 asked to stop by SIGUSR1, 130
+    interrupted by Ctrl-C or SIGTERM, 1 a server that is gone
+    (one line) or anything else (traceback); what ended with 1 may go well when started again.
     """
     warnings.filterwarnings("ignore", category=FutureWarning)  # libraries about their own next versions
     options, overrides = _arguments(config_classes)
@@ -48,11 +59,16 @@ def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type) -> Non
     except ValueError as error:
         _fail(error)
     if planned is None:  # other ranks of a launch work, rank 0 alone keeps the folder
+        signal.signal(signal.SIGUSR1, _preempt)
         start_heartbeat(stage_folder(recipe), recipe.launch.get("stall_seconds"))
         try:
             body(*configs, stage_folder(recipe))
-        except ValueError as error:
-            _fail(error, f"(process {rank()})")
+        except Preempted:
+            sys.exit(EXIT_PREEMPTED)
+        except Exception as error:
+            if _is_known(error):
+                _fail(error, f"(process {rank()})")
+            raise
         finally:
             stop_heartbeat()
     elif planned.state != "finished":
@@ -112,6 +128,7 @@ def _run_in_folder(
         _fail(error)
     _log_to(folder.path / "log.txt")
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGUSR1, _preempt)
     logger.info("%s: %s (%s) -> %s", recipe.name, recipe.stage, planned.reason, folder.path)
     start = time.monotonic()
     start_heartbeat(folder.path, recipe.launch.get("stall_seconds"))
@@ -119,15 +136,16 @@ def _run_in_folder(
         metrics = body(*configs, folder.path)
         stop_heartbeat()
         folder.finish(metrics, time.monotonic() - start)
-    except KeyboardInterrupt:
-        folder.stop("interrupted", "interrupted")
+    except KeyboardInterrupt as stop:
+        for again in (signal.SIGTERM, signal.SIGUSR1):  # the launcher ends all when the first has ended
+            signal.signal(again, signal.SIG_IGN)
+        folder.stop("interrupted", str(stop) or "interrupted")
         print(f"\n{recipe.name}: stopped. To go on: {resume_command(recipe)}", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(EXIT_PREEMPTED if isinstance(stop, Preempted) else EXIT_INTERRUPTED)
     except Exception as error:
         logger.debug("failed", exc_info=True)
-        mistake = isinstance(error, ValueError) or getattr(error, "errno", None) == errno.ENOSPC
         _record_failure(folder, error)
-        if mistake:
+        if _is_known(error):
             _fail(error, f"details in {folder.path / 'log.txt'}")
         raise
     finally:
@@ -158,11 +176,36 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _preempt(*_: object) -> NoReturn:
+    raise Preempted("asked to stop")
+
+
 def _fail(error: Exception, more: str = "") -> NoReturn:
-    if getattr(error, "errno", None) == errno.ENOSPC:
+    """One line and no traceback: what ended the stage is known, and not a fault of this project."""
+    if is_full_disk(error):
         error = OSError(f"no space left on disk ({error}); free some and start again, finished work is kept")
     print(f"error: {error}" + (f"\n{more}" if more else ""), file=sys.stderr)
-    sys.exit(EXIT_USER_ERROR)
+    sys.exit(EXIT_FAILED if isinstance(error, ConnectionError) else EXIT_USER_ERROR)
+
+
+def _is_known(error: Exception) -> bool:
+    """Whether the message says it all: a mistake, a full disk, a server that our own code gave up."""
+    return isinstance(error, ValueError) or type(error) is ConnectionError or is_full_disk(error)
+
+
+_FULL_DISK = re.compile(
+    r"No space left on device|Disk quota exceeded|unexpected pos \d+ vs \d+|PytorchStreamWriter failed"
+)
+"""What safetensors and torch say without an errno."""
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, is that of a full disk or a used up quota."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _FULL_DISK.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _log_to(path: Path) -> None:

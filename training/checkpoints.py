@@ -1,13 +1,16 @@
 """Checkpoints that a killed training run goes on from.
 
 A checkpoint counts only when it holds the marker file that `MarkCompleteCheckpoints` writes as the very last
-thing, after everything else is on disk; what a kill left half-written has no marker and is never read.
+thing, after everything else is on disk; what a kill left half-written has no marker and is never read. The
+marker holds the size of every file, which tells of one that was cut or lost later (a copy that broke off).
 The trainer deletes the oldest checkpoint before the newest is marked, so save_total_limit must be at least 2.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +18,47 @@ import torch
 from accelerate import PartialState
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from data.heartbeat import beat, phase
+from data.store import read_json, write_json
+from training.finite import StopWhenNotFinite
+from training.observe import observed
+from training.preemption import StopWhenAsked
+
+logger = logging.getLogger(__name__)
+
 MARKER = ".complete"
 
 
-def resume_or_train(trainer: Trainer, folder: Path) -> dict[str, float]:
+def resume_or_train(trainer: Trainer, folder: Path, *, stop_on_nan: bool = True) -> dict[str, float]:
     """Train, from the newest complete checkpoint of `folder` on if it has one, and save the model there.
 
+    Args:
+        stop_on_nan: whether a loss, gradient or weight that is not finite ends the run.
+    Raises:
+        ValueError: all checkpoints are damaged, or `enable_jit_checkpoint`, whose half runs look finished.
+        TrainingStoppedError: see `StopWhenNotFinite`.
+        Preempted: it was asked to stop; see training/preemption.py.
     Returns:
         the trainer's metrics (train_runtime, ...) of this process.
     """
+    if trainer.args.enable_jit_checkpoint:
+        raise ValueError("enable_jit_checkpoint: remove it; every training stage saves when asked to stop")
     if trainer.args.save_total_limit == 1:
         trainer.args.save_total_limit = 2  # the older one is deleted before the newer one is marked complete
     if trainer.args.device.type == "cpu":  # of several it is cpu:0, where no optimizer loads
         vars(trainer.args)["_setup_devices"] = torch.device("cpu")
+    if stop_on_nan:
+        trainer.args.logging_nan_inf_filter = False  # which would log another number in its place
+        trainer.add_callback(StopWhenNotFinite(lambda: newest_complete_checkpoint(folder)))
     trainer.add_callback(MarkCompleteCheckpoints())
     _stop_at_the_last_step(trainer)
     checkpoint = newest_complete_checkpoint(folder)
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    PartialState().wait_for_everyone()  # until all have chosen
+    if trainer.args.should_save:
+        _unmark_damaged(folder)
+    with observed(trainer), StopWhenAsked(trainer) as stop:
+        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    stop.raise_if_stopped()
     trainer.save_model(str(folder))
     return result.metrics
 
@@ -56,19 +83,20 @@ class MarkCompleteCheckpoints(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        PartialState().wait_for_everyone()
+        with phase("sync"):
+            PartialState().wait_for_everyone()
         assert args.output_dir is not None, "a trainer that saves has an output folder"
         if args.should_save:
-            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            with phase("checkpoint"):
+                mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 def mark_complete(checkpoint: Path) -> None:
     """Flush every file of the checkpoint to disk, then write its marker."""
     for file in [*checkpoint.rglob("*"), checkpoint]:
         _flush(file)
-    marker = checkpoint / MARKER
-    marker.touch()
-    _flush(marker)
+        beat()
+    write_json(checkpoint / MARKER, _sizes(checkpoint))
     _flush(checkpoint)
 
 
@@ -80,12 +108,65 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    """Bytes of every file but the marker."""
+    files = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARKER]
+    return {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in sorted(files)}
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What a marked checkpoint has lost since it was marked: the first file that is shorter, longer or gone.
+    None where all is there; the empty markers of older versions are trusted."""
+    marker = checkpoint / MARKER
+    if not marker.stat().st_size:
+        return None
+    try:
+        then = read_json(marker)
+    except ValueError as error:
+        return str(error)
+    now = _sizes(checkpoint)
+    for name, size in then.items():
+        if now.get(name) != size:
+            return f"{name} has {now[name]} of {size} bytes" if name in now else f"{name} is gone"
+    return None
+
+
 def newest_complete_checkpoint(folder: Path) -> Path | None:
-    """The marked `checkpoint-<step>` of `folder` with the highest step, None where there is none."""
-    marked = [path.parent for path in folder.glob(f"checkpoint-*/{MARKER}")]
-    steps = {int(path.name.removeprefix("checkpoint-")): path for path in marked if _has_step(path)}
-    return steps[max(steps)] if steps else None
+    """The marked `checkpoint-<step>` of `folder` with the highest step, None where there is none. One that
+    is damaged is passed over with a warning.
+
+    Raises:
+        ValueError: all are damaged; says which file of the newest, and what to do.
+    """
+    faults: dict[Path, str] = {}
+    for checkpoint in _marked(folder):
+        fault = damage(checkpoint)
+        if fault is None:
+            for path, why in faults.items():
+                logger.warning("%s is damaged (%s): passed over for %s", path, why, checkpoint.name)
+            return checkpoint
+        faults[checkpoint] = fault
+    if not faults:
+        return None
+    newest = next(iter(faults))
+    remove = shlex.join(["rm", "-r", *map(str, faults)])
+    raise ValueError(
+        f"{newest} is damaged ({faults[newest]}), and no earlier checkpoint is whole. Put the file back from "
+        f"a copy, or begin anew: {remove}"
+    )
 
 
-def _has_step(path: Path) -> bool:
-    return path.name.removeprefix("checkpoint-").isdecimal()
+def _unmark_damaged(folder: Path) -> None:
+    """Damaged checkpoints lose their marker before training writes into their folders again."""
+    for checkpoint in _marked(folder):
+        if damage(checkpoint) is not None:
+            (checkpoint / MARKER).unlink()
+
+
+def _marked(folder: Path) -> list[Path]:
+    """The marked `checkpoint-<step>` of `folder`, newest first."""
+    steps = {
+        path.parent: path.parent.name.removeprefix("checkpoint-")
+        for path in folder.glob(f"checkpoint-*/{MARKER}")
+    }
+    return sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: -int(steps[path]))

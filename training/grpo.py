@@ -124,7 +124,7 @@ def grpo(config: GrpoConfig, args: GRPOConfig, model: ModelConfig, folder: Path)
     check_server(args)
     trainer = make_trainer(config, args, model, prompter, rewards, questions, evaluation)
     try:
-        result = resume_or_train(trainer, folder)
+        result = resume_or_train(trainer, folder, stop_on_nan=config.stop_on_nan)
     finally:  # also of a run that has stopped itself
         history = [step for step in trainer.state.log_history if "rollouts/reward" in step]
         if args.process_index == 0 and history:

@@ -68,14 +68,18 @@ def checkpoint_step(folder: Path) -> int | None:
     """The step of a complete `checkpoint-N`; None for a folder of another name.
 
     Raises:
-        ValueError: the checkpoint does not exist or was not written to its end; names those that were.
+        ValueError: the checkpoint does not exist, was not written to its end (names those that were) or lost
+            a file since.
     """
-    from training.checkpoints import MARKER
+    from training.checkpoints import MARKER, damage
 
     number = folder.name.removeprefix("checkpoint-")
     if number == folder.name or not number.isdecimal():
         return None
     if (folder / MARKER).is_file():
+        fault = damage(folder)
+        if fault:
+            raise ValueError(f"checkpoint: {folder} is damaged ({fault}); take another one")
         return int(number)
     names = [path.parent.name for path in folder.parent.glob(f"checkpoint-*/{MARKER}")]
     steps = [name.removeprefix("checkpoint-") for name in names]
