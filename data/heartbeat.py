@@ -1,8 +1,9 @@
 """What a process is doing, told to whoever asks: a small file for each process, and seconds by phase.
 
-Each process of a stage writes `<folder>/.heartbeat/<rank>.json` when it makes progress, at most once a
-second: where it runs, its phase, how far it is, when that was. `slowthink show --live` reads them; so does
-what names a process that stands still.
+Each process of a stage keeps `<folder>/.heartbeat/<rank>.json`: where it runs, its phase, how far it is, and
+when it last made progress. To beat costs no more than to take a lock; a thread writes the file once a second
+if there is something new. `slowthink show --live` reads the files; so does what names a process that stands
+still.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from typing import Any, Literal, get_args
 from data.processes import rank, world
 
 Phase = Literal["load", "generate", "reward", "forward_backward", "sync", "checkpoint", "idle"]
-"""load: models and data; generate; reward: verifiers and reward models; forward_backward: training and
-scoring; sync: waiting for other processes and sending them weights; checkpoint; idle: everything between."""
+"""load: models and data, until the work begins; generate; reward: verifiers and reward models;
+forward_backward: training and scoring; sync: waiting for other processes and sending weights; checkpoint:
+saving; idle: everything between."""
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 FOLDER = ".heartbeat"
-_SECONDS_BETWEEN_WRITES = 1.0
+SECONDS_BETWEEN_WRITES = 1.0
 
 
 class _Heartbeat:
@@ -33,67 +35,88 @@ class _Heartbeat:
 
     def __init__(self) -> None:
         self.path: Path | None = None
-        self.phases: list[Phase] = []
-        self.seconds = dict.fromkeys(PHASES, 0.0)
         self.beats = 0
-        self.last_beat = self._since = time.monotonic()
-        self._written = 0.0
-        self._facts: dict[str, Any] = {}
+        self.last_beat = time.monotonic()
+        self.facts: dict[str, Any] = {}
+        self._phases: list[Phase] = []
+        self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._since = self.last_beat
         self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._writer = threading.Thread(target=self._keep_writing, name="heartbeat", daemon=True)
 
     @property
     def phase(self) -> Phase:
-        return self.phases[-1] if self.phases else "idle"
+        """Work begins when it is told how far it is; what comes before belongs to loading."""
+        return self._phases[-1] if self._phases else "idle" if self.facts else "load"
 
     def beat(self, **facts: Any) -> None:
         with self._lock:
+            self._count()
             self.beats += 1
-            self.last_beat = time.monotonic()
-            self._facts.update(facts)
-            if self.path is not None and self.last_beat - self._written >= _SECONDS_BETWEEN_WRITES:
-                self._write()
+            self.last_beat = self._since
+            self.facts.update(facts)
 
-    def turn(self, phase: Phase | None) -> None:
-        """Enter a phase, or with None leave it."""
-        with self._lock:
-            now = time.monotonic()
-            self.seconds[self.phase] += now - self._since
-            self._since = now
-            if phase is None:
-                self.phases.pop()
-            else:
-                self.phases.append(phase)
+    def enter(self, phase: Phase) -> None:
         self.beat()
+        self._phases.append(phase)
+
+    def leave(self) -> None:
+        self.beat()
+        self._phases.pop()
 
     def take_seconds(self) -> dict[Phase, float]:
         with self._lock:
-            now = time.monotonic()
-            self.seconds[self.phase] += now - self._since
-            self._since = now
-            taken, self.seconds = self.seconds, dict.fromkeys(PHASES, 0.0)
+            self._count()
+            taken, self._seconds = self._seconds, dict.fromkeys(PHASES, 0.0)
         return taken
 
-    def _write(self) -> None:
+    def _count(self) -> None:
+        """The time until now is that of the phase that was."""
+        now = time.monotonic()
+        self._seconds[self.phase] += now - self._since
+        self._since = now
+
+    def start(self, path: Path) -> None:
+        self.path = path
+        self.beat()
+        self._writer.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        if self._writer.is_alive():
+            self._writer.join()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _keep_writing(self) -> None:
+        told = None
+        while not self._over.is_set():
+            state = (self.beats, self.phase)
+            if state != told and self._write():
+                told = state
+            self._over.wait(SECONDS_BETWEEN_WRITES)
+
+    def _write(self) -> bool:
         assert self.path is not None
-        self._written = self.last_beat
-        state = {
-            "rank": rank(),
-            "world": world(),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "time": time.time(),
-            "beats": self.beats,
-            "phase": self.phase,
-            **self._facts,
-        }
+        with self._lock:
+            state = {
+                "rank": rank(),
+                "world": world(),
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "time": time.time() - (time.monotonic() - self.last_beat),
+                "beats": self.beats,
+                "phase": self.phase,
+                **self.facts,
+            }
         temporary = self.path.with_suffix(".tmp")
         try:
             temporary.write_text(json.dumps(state), encoding="utf-8")
             temporary.replace(self.path)
-        except (
-            OSError
-        ):  # the first process has not made the folder yet, or the disk is full: no reason to end
-            return
+        except OSError:  # the first process has not made the folder yet, or the disk is full: tried again
+            return False
+        return True
 
 
 _own = _Heartbeat()
@@ -101,40 +124,46 @@ _own = _Heartbeat()
 
 def start_heartbeat(folder: Path, stall_seconds: float | None) -> None:
     """Begin to tell of this process in the stage's folder."""
+    global _own
     place = folder / FOLDER
     if rank() == 0:  # others may not: the folder may still be one that is about to be moved aside
         place.mkdir(parents=True, exist_ok=True)
         for old in place.iterdir():
-            old.unlink()
-    _own.__init__()
-    _own.path = place / f"{rank()}.json"
-    _own.beat()
+            old.unlink(missing_ok=True)
+    _own = _Heartbeat()
+    _own.start(place / f"{rank()}.json")
 
 
 def stop_heartbeat() -> None:
-    """This process has nothing more to tell; its last file goes."""
-    if _own.path is not None:
-        _own.path.unlink(missing_ok=True)
-        _own.path = None
+    """This process has nothing more to tell; its file goes."""
+    _own.stop()
 
 
 def beat(**facts: Any) -> None:
     """Say that this process makes progress: a row, a step, a token of all rows.
 
     Args:
-        facts: what is shown of it, for example done=12, total=400, unit="completions", step=3.
+        facts: how far it is: step or done, total, unit ("completions"), tokens, and whatever else may be
+            shown. The first ones end the phase "load".
     """
     _own.beat(**facts)
 
 
 @contextmanager
 def phase(name: Phase) -> Iterator[None]:
-    """What is done within belongs to this phase; phases nest, and time counts for the innermost one."""
-    _own.turn(name)
+    """What is done within belongs to this phase; phases nest, and time counts for the innermost one. To enter
+    and to leave one is progress, too, and all that it is in a thread beside the main one."""
+    own = _own
+    if threading.current_thread() is not threading.main_thread():
+        own.beat()
+        yield
+        own.beat()
+        return
+    own.enter(name)
     try:
         yield
     finally:
-        _own.turn(None)
+        own.leave()
 
 
 def take_phase_seconds() -> dict[Phase, float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.heartbeat import phase
 from data.schema import Rejected, rejected
 from data.store import Journal, atomic_path
 from evaluation.prm_metrics import Scores
@@ -83,7 +84,8 @@ def _scored(scorer: Scorer, items: Sequence[Scorable]) -> Iterator[dict[str, Any
     """Journal rows of some solutions; one by one where the scorer refuses them together."""
     filled = [item for item in items if item.steps]
     try:
-        scores = scorer.score([item.question for item in filled], [item.steps for item in filled])
+        with phase("forward_backward"):
+            scores = scorer.score([item.question for item in filled], [item.steps for item in filled])
     except ValueError as error:
         if len(items) > 1:
             for item in items:

@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 
+from data.heartbeat import phase
 from inference.engine import Follow, Generation, Request, SamplingParams, check_requests
 from inference.generations import (
     Ending,
@@ -93,7 +94,8 @@ class OpenAIEngine:
         try:
             while left:
                 finished: list[tuple[int, Generation]] = []
-                arrived = [results.get(), *(results.get() for _ in range(results.qsize()))]
+                with phase("generate"):
+                    arrived = [results.get(), *(results.get() for _ in range(results.qsize()))]
                 failure: BaseException | None = None
                 for item in arrived:
                     if isinstance(item, BaseException):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from data.heartbeat import phase
 from data.processes import world
@@ -20,3 +21,11 @@ def wait() -> None:
         assert state.num_processes == world(), state
         with phase("sync"):
             state.wait_for_everyone()
+
+
+@phase("sync")
+def gather(rows: list[Any]) -> list[Any]:
+    """The rows of every process of a training, one process after the other; all must call it."""
+    from accelerate.utils import gather_object
+
+    return gather_object(rows)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from data.heartbeat import beat
 from inference.engine import Follow, Generation, Request
 from inference.generations import Ending, finished_generation
 from inference.prefix_cache import Block
@@ -227,6 +228,7 @@ class Rows:
             parts = [row.ids[row.cached : min(row.cached + width, len(row.ids) - 1)] for row in rows]
             ids_RT = torch.tensor([part + [0] * (width - len(part)) for part in parts])
             self.engine.forward(self.cache, slots.start, ids_RT, [row.cached for row in rows])
+            beat()
             for row, part in zip(rows, parts, strict=True):
                 row.cached += len(part)
                 self.engine.forwarded_tokens += len(part)

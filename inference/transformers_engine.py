@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from data.heartbeat import phase
 from inference.choice import choose
 from inference.engine import Follow, Generation, Request, check_prefix_cache_tokens, check_requests
 from inference.generations import unknown_ids
@@ -107,7 +108,7 @@ class TransformersEngine:
         try:
             with attending(self.model):
                 while batch.waiting or batch.rows:
-                    with torch.inference_mode():
+                    with phase("generate"), torch.inference_mode():
                         finished = batch.step()
                     if finished:
                         yield finished

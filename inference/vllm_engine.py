@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from data.heartbeat import phase
 from inference.engine import Follow, Generation, Request, SamplingParams, check_requests
 from inference.generations import Ending, finished_generation, stream_seed, unknown_ids
 from inference.models import load_tokenizer, locate
@@ -64,7 +65,9 @@ class VLLMEngine:
             for index, request in enumerate(requests):
                 places[self._add(request)] = index, request.params
             while places:
-                self.finished.update((o.request_id, o) for o in self.llm.llm_engine.step() if o.finished)
+                with phase("generate"):
+                    outputs = self.llm.llm_engine.step()
+                self.finished.update((o.request_id, o) for o in outputs if o.finished)
                 done: list[tuple[int, Generation]] = []
                 for name in [name for name in places if name in self.finished]:
                     index, params = places.pop(name)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from data.heartbeat import phase
 from rewards.registry import Reward
 from rewards.texts import Turn
 
@@ -34,7 +35,7 @@ def checked(reward: Reward) -> Callable[..., Any]:
         rows, kept = _applicable(reward, completions, columns)
         if not rows:
             return [None] * len(completions)
-        with _named(reward.name):
+        with _named(reward.name), phase("reward"):
             values = function(**kept)
         return spread(_checked(reward.name, values, kept["completions"]), rows, len(completions))
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from data.heartbeat import phase
 from data.schema import Outcome
 from rewards import algebra
 from rewards.compare import canonical_answer, compare_answers
@@ -45,6 +46,7 @@ def verify(gold: str, completion: str, policy: Policy = DEFAULT_POLICY) -> Verdi
     return verify_many([gold], [completion], policy)[0]
 
 
+@phase("reward")
 def verify_many(
     golds: Sequence[str],
     completions: Sequence[str],
@@ -59,6 +61,7 @@ def verify_many(
     return _decided([gold_answer(gold) for gold in golds], verdicts, limits, end)
 
 
+@phase("reward")
 def compare_many(
     golds: Sequence[str],
     answers: Sequence[str],

@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import ProgressCallback
 from trl import DistillationConfig, DistillationTrainer
 from trl.experimental.server_distillation import ServerDistillationTrainer
 from trl.extras.profiling import profiling_context
 
+from data.heartbeat import beat, phase
 from data.prompts import Prompter
 from data.store import read_json, write_json
 from inference.draw import attempt_seed
 from inference.engine import Generation
+from inference.ranks import gather
 from rewards.texts import graded_text
 from rewards.verify import verify_many
 from training.agreement import Agreement, compare, compare_most_likely
@@ -124,7 +125,7 @@ class DistillTrainer(DistillationTrainer):
             by_place[place] if place in by_place else list(row.target or ())
             for place, (row, _) in enumerate(self._asked)
         ]
-        self._count(gather_object([(len(tokens), place in by_place) for place, tokens in enumerate(ids)]))
+        self._count(gather([(len(tokens), place in by_place) for place, tokens in enumerate(ids)]))
         return ids
 
     def seed_of(self, row: DistillRow, number: int) -> int:
@@ -137,7 +138,7 @@ class DistillTrainer(DistillationTrainer):
 
     def draw(self, rows: Sequence[DistillRow], seeds: Sequence[int]) -> list[Generation]:
         """A completion of the student for each row. Every process must call it."""
-        most = max(gather_object([len(rows)]))
+        most = max(gather([len(rows)]))
         if not most:
             return []
         asked = list(rows) or [self.rows[0]]  # every process must take part, whatever it has to draw
@@ -147,7 +148,8 @@ class DistillTrainer(DistillationTrainer):
                 done = self._engine.generate(prompts, seeds or [0], logprobs=False, longest_row=None)
             return done[: len(rows)]
         asked += asked[:1] * (most - len(asked))  # vLLM gives every process equally many
-        ids = super()._generate_single_turn([list(row.prompt.ids) for row in asked], None, {})
+        with phase("generate"):
+            ids = super()._generate_single_turn([list(row.prompt.ids) for row in asked], None, {})
         done = [finished(self._tokenizer, list(row), self.eos_token_ids, None) for row in ids]
         return done[: len(rows)]
 
@@ -214,9 +216,10 @@ class DistillTrainer(DistillationTrainer):
             counted = sum(real[part])  # the real ones come first
             found = self._compare(pairs[:counted] or pairs)
             sums += found if counted else 0
+            beat()
         found = Agreement.of(self.accelerator.reduce(sums, reduction="sum"))
         verdicts = self._verdicts(rows[: sum(real)], drawn[: sum(real)])
-        judged = [verdict for verdict in gather_object(verdicts) if verdict != "unverifiable"]
+        judged = [verdict for verdict in gather(verdicts) if verdict != "unverifiable"]
         measures = {
             "agreement": found.agreement,
             "kl": found.kl,

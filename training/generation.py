@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import torch
 from trl.models import unwrap_model_for_generation
 
+from data.heartbeat import phase
 from inference.engine import Generation, Request, SamplingParams
 from inference.generations import Ending, finished_generation
 from inference.transformers_engine import TransformersEngine
@@ -84,12 +86,15 @@ class PolicyEngine:
             Request(prompt_ids=tuple(ids), params=params, seed=seed)
             for ids, seed in zip(prompts, seeds, strict=True)
         ]
-        with unwrap_model_for_generation(
+        weights = unwrap_model_for_generation(
             trainer.model_wrapped,
             trainer.accelerator,
             gather_deepspeed3_params=args.ds3_gather_for_generation,
             gradient_checkpointing_kwargs=args.gradient_checkpointing_kwargs,
-        ) as model:
+        )
+        with ExitStack() as stack:
+            with phase("sync"):
+                model = stack.enter_context(weights)
             self.engine = self.engine or self._around(model)
             if longest_row is not None:
                 self._run(self._rows_of(longest_row - 1, requests[0].prompt_ids, len(requests)))

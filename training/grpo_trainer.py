@@ -19,19 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object, send_to_device
+from accelerate.utils import send_to_device
 from datasets import Dataset
 from torch import Tensor
 from transformers import ProgressCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.extras.profiling import profiling_context
 
+from data.heartbeat import phase
 from data.prompts import Prompter
 from data.rollouts import remove_rollouts, write_rollouts
 from data.store import read_json, write_json
 from inference.choice import NotFiniteError
 from inference.draw import attempt_seed
 from inference.engine import Generation
+from inference.ranks import gather
 from rewards.checked import checked
 from rewards.registry import Reward
 from training.alarms import Alarms, TrainingStoppedError
@@ -161,8 +163,10 @@ class GrpoTrainer(PackedGRPOTrainer):
         texts = [generation.text for generation in generations]
         turns = [[{"role": "assistant", "content": text}] for text in texts] if self.is_chat else texts
         ids = [generation.token_ids for generation in generations]
-        rewards = super()._calculate_rewards(inputs, [row["prompt"] for row in inputs], turns, ids)
-        facts = self.reader.facts(turns, {key: [row[key] for row in inputs] for key in inputs[0]})
+        with phase("sync"):  # but for the rewards themselves (see `checked`): all processes' are gathered
+            rewards = super()._calculate_rewards(inputs, [row["prompt"] for row in inputs], turns, ids)
+        with phase("reward"):
+            facts = self.reader.facts(turns, {key: [row[key] for row in inputs] for key in inputs[0]})
         drawn = [
             Drawn(
                 token_ids=generation.token_ids,
@@ -173,9 +177,9 @@ class GrpoTrainer(PackedGRPOTrainer):
             )
             for generation, fact in zip(generations, facts, strict=True)
         ]
-        all_rows = gather_object(list(rows))
+        all_rows = gather(list(rows))
         domains = [questions[row].problem.domain for row in all_rows]
-        return self._grouped(all_rows, domains, gather_object(drawn), rewards.cpu(), size)
+        return self._grouped(all_rows, domains, gather(drawn), rewards.cpu(), size)
 
     def _seeds(self, asked: Sequence[Any], first: int) -> list[int]:
         """Of each completion: by question and number in the run, or in evaluation by step and place."""
@@ -197,7 +201,8 @@ class GrpoTrainer(PackedGRPOTrainer):
                     )
             except NotFiniteError as error:
                 raise self._stopped(str(error)) from error
-        ids, logprobs = super()._generate_single_turn([list(prompt) for prompt in prompts], None, {}, size)
+        with phase("generate"):
+            ids, logprobs = super()._generate_single_turn([list(ids) for ids in prompts], None, {}, size)
         rows = zip(ids, logprobs or [None] * len(ids), strict=True)
         return [finished(self._tokenizer, list(row), self.eos_token_ids, of_row) for row, of_row in rows]
 
@@ -387,7 +392,7 @@ class GrpoTrainer(PackedGRPOTrainer):
         """Go on with the completions of a generation that was not used up. Where a process has none of its
         own, all of them draw a whole generation anew."""
         buffer = checkpoint / f"rollout_buffer_{self.args.process_index}.pt"
-        is_whole = processes == self.args.world_size and all(gather_object([buffer.is_file()]))
+        is_whole = processes == self.args.world_size and all(gather([buffer.is_file()]))
         if is_whole:
             stored = torch.load(buffer, map_location="cpu", weights_only=True)
             self._buffered_inputs = send_to_device(stored, self.accelerator.device)

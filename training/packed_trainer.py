@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from trl import GRPOTrainer
 
+from data.heartbeat import beat
 from training.log_probs import is_packable, pack
 
 REHEARSED_STEPS = 2
@@ -126,6 +127,7 @@ class PackedGRPOTrainer(GRPOTrainer):
             with self.accelerator.autocast():
                 output = model(**packed.inputs, fused_lm_head=True)
             logprobs.append(packed.unpack(output.log_probs))
+            beat()
             if options.get("compute_entropy"):
                 entropies.append(packed.unpack(output.entropy))
         return torch.cat(logprobs), torch.cat(entropies) if entropies else None, None

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from data.heartbeat import beat
 from data.step_formats import StepFormat, StepIds
 from inference.scorers.branches import Branch, branches_of
 from inference.scorers.kept import KeptBranches
@@ -162,6 +163,7 @@ class StepScorer:
             "use_cache": True,
         }
         scores_RK = self.head(inputs, torch.tensor(judged, dtype=torch.long, device=device)).tolist()
+        beat()
         for row, start, part, ends, scores in zip(rows, starts, parts, columns, scores_RK, strict=True):
             row.scores.update({start + end: self._checked(scores[judged.index(end)]) for end in ends})
             row.slot.scores = dict(row.scores)

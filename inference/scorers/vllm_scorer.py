@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+from data.heartbeat import beat
 from data.step_formats import StepFormat
 from inference.models import load_tokenizer
 from inference.openai_client import OpenAIClient, OpenAIOptions
@@ -85,6 +86,7 @@ class VLLMScorer:
                 body = {"model": self.name, "input": branch.ids}
                 answer = await self.client.ask(connections, "/pooling", body)
             self.forwarded_tokens += len(branch.ids)
+            beat()
             branch.scores = self._scores(branch, answer["data"][0]["data"])
 
         async with self.client.connections() as connections:

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from data.heartbeat import phase
 from data.steps import steps_of
 from data.thinking import ThinkingFormat
 from inference.scorers.scorer import Aggregation, Scorer, aggregate
@@ -100,7 +101,8 @@ class NodeScorer:
             return
         try:
             questions = [path.tree.problem.question for path, *_ in alike]
-            scores = self.scorer.score(questions, [path.steps for path, *_ in alike])
+            with phase("forward_backward"):
+                scores = self.scorer.score(questions, [path.steps for path, *_ in alike])
         except ValueError as error:
             if len(alike) == 1:
                 logger.debug("%s: unscorable: %s", alike[0][0].tree.problem.id, error)
