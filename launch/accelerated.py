@@ -6,15 +6,18 @@ import signal
 import subprocess
 import sys
 
+from launch.stop_requests import pass_on_to_children
+
 
 def main() -> None:
     """Run accelerate's launcher with this process's arguments.
 
     Ctrl-C is for the stage, which gets the signal too and closes its run folder; the launcher waits for it.
     """
+    signal.signal(signal.SIGINT, lambda *_: None)
+    pass_on_to_children()
     from accelerate.commands.launch import main as launch
 
-    signal.signal(signal.SIGINT, lambda *_: None)
     try:
         launch()
     except subprocess.CalledProcessError as error:

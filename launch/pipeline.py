@@ -16,8 +16,9 @@ from typing import Any
 from data.processes import EXPECTED, OWN_KEYS
 from data.recipe import Recipe, RecipeError, load_pipeline, load_recipe
 from data.run_folder import plan, read_manifest, stage_folder
-from data.stage import EXIT_INTERRUPTED, EXIT_USER_ERROR, configure
+from data.stage import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR, configure
 from launch.stages import find_stage
+from launch.stop_requests import StopRequests
 
 ACCELERATE_CONFIGS = Path(__file__).parent / "accelerate"
 
@@ -170,7 +171,7 @@ def run_recipe(recipe: Recipe, overrides: Sequence[str] = ()) -> int:
     Returns its exit code."""
     code = _run_once(recipe, overrides)
     for restart in range(int(recipe.launch.get("restarts", 0))):
-        if code in (0, EXIT_USER_ERROR, EXIT_INTERRUPTED):
+        if code in (0, EXIT_USER_ERROR, EXIT_PREEMPTED, EXIT_INTERRUPTED):
             break
         print(f"> {recipe.name}: ended with code {code}; restart {restart + 1}", flush=True)
         code = _run_once(recipe, overrides)
@@ -181,7 +182,13 @@ def _run_once(recipe: Recipe, overrides: Sequence[str]) -> int:
     print(f"> {recipe.name}", flush=True)
     environment = {**os.environ, **recipe.environment, "TOKENIZERS_PARALLELISM": "false"}
     environment[EXPECTED] = str(processes(recipe))
-    process = subprocess.Popen(stage_command(recipe, overrides), env=environment)
+    with StopRequests() as stop:
+        stop.process = subprocess.Popen(stage_command(recipe, overrides), env=environment)
+        code = _wait(stop.process)
+    return EXIT_PREEMPTED if stop.made and code not in (0, EXIT_USER_ERROR) else code
+
+
+def _wait(process: subprocess.Popen) -> int:
     try:
         return process.wait()
     except KeyboardInterrupt:  # the stage got the signal too: let it close its folder

@@ -19,9 +19,6 @@ from accelerate import PartialState
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from data.heartbeat import beat, phase
-from training.observe import observed
-
-from data.heartbeat import beat, phase
 from data.store import read_json, write_json
 from training.finite import StopWhenNotFinite
 from training.observe import observed
@@ -60,7 +57,6 @@ def resume_or_train(trainer: Trainer, folder: Path, *, stop_on_nan: bool = True)
     if trainer.args.should_save:
         _unmark_damaged(folder)
     with observed(trainer), StopWhenAsked(trainer) as stop:
-        with observed(trainer):
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     stop.raise_if_stopped()
     trainer.save_model(str(folder))
@@ -88,12 +84,10 @@ class MarkCompleteCheckpoints(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         with phase("sync"):
-            with phase("sync"):
             PartialState().wait_for_everyone()
         assert args.output_dir is not None, "a trainer that saves has an output folder"
         if args.should_save:
             with phase("checkpoint"):
-                with phase("checkpoint"):
                 mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
@@ -101,7 +95,6 @@ def mark_complete(checkpoint: Path) -> None:
     """Flush every file of the checkpoint to disk, then write its marker."""
     for file in [*checkpoint.rglob("*"), checkpoint]:
         _flush(file)
-        beat()
         beat()
     write_json(checkpoint / MARKER, _sizes(checkpoint))
     _flush(checkpoint)
