@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from data.recipe import OWN_KEYS, PLACE_KEYS, Recipe, RecipeError
 
-__all__ = ["OWN_KEYS", "PLACE_KEYS", "add_launch_flags", "check_world", "rank", "with_launch_flags", "world"]
+__all__ = ["OWN_KEYS", "PLACE_KEYS", "add_launch_flags", "batch_sizes", "check_world", "rank", "with_launch_flags", "world"]
 
 EXPECTED = "SLOWTHINK_PROCESSES"
 """How many processes `slowthink` has asked accelerate for, told to those that really started."""
@@ -65,6 +66,19 @@ def with_launch_flags(recipe: Recipe, options: argparse.Namespace) -> Recipe:
             "launch/accelerate)"
         )
     return dataclasses.replace(recipe, launch={**recipe.launch, **given})
+
+
+def batch_sizes(configs: Iterable[Any]) -> dict[str, int]:
+    """Rows of an optimizer step, and completions of a generation, over all processes; empty for a stage that
+    has no batches: its processes share out the rows, and any number of them gives the same ones."""
+    sizes: dict[str, int] = {}
+    for config in configs:
+        rows = getattr(config, "per_device_train_batch_size", None)
+        if rows is not None:
+            sizes["rows of a step"] = rows * config.gradient_accumulation_steps * world()
+        if getattr(config, "generation_batch_size", None):
+            sizes["completions of a generation"] = config.generation_batch_size
+    return sizes
 
 
 def check_world(recipe: Recipe) -> None:

@@ -2,8 +2,8 @@
 
 `runs/<pipeline>/<stage>/manifest.json` says it all. A folder is finished only when its manifest says so, and
 the manifest is written last. A folder that an older version of the recipe made is moved aside, never
-overwritten. One whose result was changed after its stage finished is refused, as an input and as a stage to
-skip.
+overwritten; an unfinished one goes on with another number of processes where a step has the same
+rows. One whose result was changed after its stage finished is refused, as an input and as a stage to skip.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from data.recipe import RUN_PREFIX, Recipe, references, runs_root, strings
+from data.processes import world
+from data.recipe import PLACE_KEYS, RUN_PREFIX, Recipe, references, runs_root, strings
 from data.store import fingerprint, read_json, result_files, write_json
 
 State = Literal["new", "unfinished", "finished", "stale"]
@@ -41,6 +42,8 @@ class Plan:
     inputs: dict[str, dict[str, str]]
     """For each input (run: reference or path): its fingerprint, and the cheap `stat` that spares computing it
     again."""
+    batch: dict[str, int] | None
+    """See `data.processes.batch_sizes`; None where it is not known yet."""
 
 
 def stage_folder(recipe: Recipe) -> Path:
@@ -64,9 +67,16 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Compare recipe and inputs with what the folder's manifest says.
+SPREAD_KEYS = {"launch.num_processes", "per_device_train_batch_size", "gradient_accumulation_steps"}
+"""What spreads the rows of a step over processes: an unfinished run goes on with other values of the same
+product."""
 
+
+def plan(recipe: Recipe, batch: dict[str, int] | None = None) -> Plan:
+    """Compare recipe, inputs and batch sizes with what the folder's manifest says.
+
+    Args:
+        batch: rows of a step over all processes (`data.processes.batch_sizes`), where they are known.
     Raises:
         RecipeError: an input stage is not finished, the folder belongs to another recipe, or one of both was
         changed after its stage finished.
@@ -75,33 +85,64 @@ def plan(recipe: Recipe) -> Plan:
     manifest = read_manifest(folder)
     previous = manifest["inputs"] if manifest else {}
     inputs = input_fingerprints(recipe, previous)
+
+    def decided(state: State, reason: str) -> Plan:
+        return Plan(folder=folder, state=state, reason=reason, inputs=inputs, batch=batch)
+
     if manifest is None:
         if folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
             raise recipe.error(
                 f"{folder} is not empty and not a run folder; choose another output_dir or empty it"
             )
-        return Plan(folder=folder, state="new", reason="not run yet", inputs=inputs)
+        return decided("new", "not run yet")
     owner = (manifest["pipeline"], manifest["name"])
     if owner != (recipe.pipeline, recipe.name):
         raise recipe.error(f"{folder} belongs to recipe {'/'.join(owner)}; choose another output_dir")
-    changed = _changes(recipe, manifest, inputs)
-    if changed:
-        return Plan(folder=folder, state="stale", reason=changed, inputs=inputs)
-    if manifest["status"] == "finished":
+    finished = manifest["status"] == "finished"
+    keys = _changed_keys(recipe, manifest)
+    changes = ", ".join(keys.values())[:300]
+    goes_on = not finished and keys.keys() <= SPREAD_KEYS
+    stale = (
+        (f"recipe changed: {changes}" if keys and not goes_on else "")
+        or _changed_inputs(manifest, inputs)
+        or ("" if finished else _changed_batch(manifest, batch))
+    )
+    if stale:
+        return decided("stale", stale)
+    if finished:
         _refuse_edited(recipe, recipe.name, folder, manifest)
-        return Plan(folder=folder, state="finished", reason="nothing changed", inputs=inputs)
-    return Plan(folder=folder, state="unfinished", reason=f"last run: {manifest['status']}", inputs=inputs)
+        return decided("finished", "nothing changed")
+    return decided("unfinished", f"launch changed: {changes}" if keys else f"last run: {manifest['status']}")
 
 
-def _changes(recipe: Recipe, manifest: dict[str, Any], inputs: dict[str, dict[str, str]]) -> str:
-    if manifest["hash"] != recipe.hash:
-        old, new = manifest["recipe"], manifest_recipe(recipe)
-        keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
-        return "recipe changed: " + ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in keys)[:300]
+def _changed_keys(recipe: Recipe, manifest: dict[str, Any]) -> dict[str, str]:
+    """Each key that another result may come of, with its old and its new value."""
+    if manifest["hash"] == recipe.hash:
+        return {}
+    old, new = _flat(manifest["recipe"]), _flat(manifest_recipe(recipe))
+    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    return {key: f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys}
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    launch = {f"launch.{key}": value for key, value in values["launch"].items() if key not in PLACE_KEYS}
+    return {**launch, **{key: value for key, value in values.items() if key not in ("launch", "output_dir")}}
+
+
+def _changed_inputs(manifest: dict[str, Any], inputs: dict[str, dict[str, str]]) -> str:
     then = {name: value["fingerprint"] for name, value in manifest["inputs"].items()}
     now = {name: value["fingerprint"] for name, value in inputs.items()}
     names = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
     return f"input changed: {', '.join(names)}" if names else ""
+
+
+def _changed_batch(manifest: dict[str, Any], batch: dict[str, int] | None) -> str:
+    """Manifests of older versions do not tell of it and are trusted."""
+    then = manifest.get("batch")
+    if batch is None or then is None or then == batch:
+        return ""
+    names = [name for name in batch if batch[name] != then.get(name)]
+    return "batch changed: " + ", ".join(f"{name} {then.get(name)} -> {batch[name]}" for name in names)
 
 
 def manifest_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -200,6 +241,8 @@ class RunFolder:
             "recipe": manifest_recipe(recipe),
             "hash": recipe.hash,
             "inputs": plan.inputs,
+            "processes": world(),
+            "batch": plan.batch,
             "seed": recipe.fields.get("seed"),
             "git": git_state(),
             "packages": package_versions(),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from data.heartbeat import start_heartbeat, stop_heartbeat
-from data.processes import add_launch_flags, check_world, rank, with_launch_flags
+from data.processes import add_launch_flags, batch_sizes, check_world, rank, with_launch_flags
 from data.recipe import Recipe, check_recipe, load_recipe, parse, references, resolve
 from data.run_folder import Plan, RunFolder, pipeline_folder, plan, read_manifest, stage_folder
 from data.stage_help import stage_help
@@ -55,7 +55,7 @@ def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type) -> Non
             recipe = dataclasses.replace(recipe, fields={**recipe.fields, "output_dir": options.output_dir})
         recipe, configs = configure(recipe, config_classes, overrides)
         first = rank() == 0
-        planned = plan(recipe) if first or _is_finished(recipe) else None
+        planned = plan(recipe, batch_sizes(configs)) if first or _is_finished(recipe) else None
     except ValueError as error:
         _fail(error)
     if planned is None:  # other ranks of a launch work, rank 0 alone keeps the folder

@@ -76,6 +76,62 @@ def test_changed_recipe_moves_the_old_result_aside(pipeline: Path) -> None:
     assert (planned.folder / "problems.parquet").read_text() == "new"
 
 
+TRAINS = "stage: x\nlaunch: {{config: ddp, num_processes: {}}}\nper_device_train_batch_size: {}\n"
+
+
+def stopped(path: Path, batch: dict[str, int], monkeypatch: pytest.MonkeyPatch, processes: int = 2) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    recipe = load_recipe(path)
+    RunFolder(recipe, plan(recipe, batch)).stop("interrupted", "interrupted")
+
+
+def test_an_unfinished_run_goes_on_with_other_processes(
+    pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pipeline / "01_a.yaml"
+    path.write_text(TRAINS.format(2, 4))
+    stopped(path, {"rows of a step": 8}, monkeypatch)
+    path.write_text(TRAINS.format(4, 2))
+    planned = plan(load_recipe(path), {"rows of a step": 8})
+    assert planned.state == "unfinished"
+    assert planned.reason == (
+        "launch changed: launch.num_processes 2 -> 4, per_device_train_batch_size 4 -> 2"
+    )
+    stopped(path, {"rows of a step": 8}, monkeypatch, processes=4)
+    manifest = read_manifest(planned.folder)
+    assert manifest is not None
+    assert (manifest["processes"], manifest["recipe"]["launch"]["num_processes"]) == (4, 4)
+    assert manifest["attempts"] == 2
+    path.write_text(TRAINS.format(4, 4))
+    planned = plan(load_recipe(path), {"rows of a step": 16})
+    assert planned.state == "stale"
+    assert planned.reason == "batch changed: rows of a step 8 -> 16"
+    path.write_text(TRAINS.format(4, 2) + "learning_rate: 1.0\n")
+    assert plan(load_recipe(path), {"rows of a step": 8}).state == "stale"
+
+
+def test_other_processes_than_those_of_an_unfinished_run_without_a_change_of_the_recipe(
+    pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`accelerate launch --num_processes 4` by hand: the recipe does not tell."""
+    path = pipeline / "01_a.yaml"
+    stopped(path, {"rows of a step": 8}, monkeypatch)
+    assert plan(load_recipe(path), {"rows of a step": 16}).state == "stale"
+    assert plan(load_recipe(path)).state == "unfinished", "where the batch is not known yet"
+    recipe = load_recipe(path)
+    RunFolder(recipe, plan(recipe, {})).stop("interrupted", "of a stage without batches")
+    assert plan(recipe, {}).state == "unfinished"
+
+
+def test_a_finished_run_with_other_processes_is_made_again(pipeline: Path) -> None:
+    path = pipeline / "01_a.yaml"
+    path.write_text(TRAINS.format(2, 4))
+    finish(load_recipe(path))
+    path.write_text(TRAINS.format(4, 2))
+    planned = plan(load_recipe(path), {"rows of a step": 8})
+    assert (planned.state, planned.reason[:15]) == ("stale", "recipe changed:")
+
+
 def test_changed_input_file_makes_the_result_stale(pipeline: Path, tmp_path: Path) -> None:
     recipe = load_recipe(pipeline / "01_a.yaml")
     finish(recipe)
