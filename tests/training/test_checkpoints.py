@@ -51,6 +51,18 @@ def test_marking_keeps_what_is_there(tmp_path):
     assert (path / "global_step" / "shard.pt").read_bytes() == b"state"
 
 
+def test_a_shard_that_was_cut_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for step in (100, 200):
+        mark_complete(checkpoint(tmp_path, f"checkpoint-{step}"))
+    assert newest_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-200"
+    (tmp_path / "checkpoint-200" / "global_step" / "shard.pt").write_bytes(b"sta")
+    assert newest_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
+    assert "checkpoint-200 is damaged (global_step/shard.pt has 3 of 5 bytes)" in caplog.text
+    (tmp_path / "checkpoint-100" / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="shard.pt has 3 of 5 bytes.*or begin anew: rm -r .*-200 .*-100"):
+        newest_complete_checkpoint(tmp_path)
+
+
 class Line(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
