@@ -59,9 +59,10 @@ def test_the_run_ends_and_goes_on_from_what_was_good(
         trainer.add_callback(Poison(step))
         return resume_or_train(trainer, *args, **kwargs)
 
-    with monkeypatch.context() as injected, pytest.raises(TrainingStoppedError, match=message):
+    with monkeypatch.context() as injected:
         injected.setattr(training.checkpoints, "resume_or_train", poisoned)
-        run(tiny_model, folder, **options)
+        with pytest.raises(TrainingStoppedError, match=message):
+            run(tiny_model, folder, **options)
     assert not list(folder.glob("*.safetensors")), "no model that looks finished"
     good = newest_complete_checkpoint(folder)
     assert good is not None

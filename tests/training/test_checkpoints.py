@@ -59,7 +59,7 @@ def test_a_shard_that_was_cut_is_passed_over(tmp_path: Path, caplog: pytest.LogC
     assert newest_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
     assert "checkpoint-200 is damaged (global_step/shard.pt has 3 of 5 bytes)" in caplog.text
     (tmp_path / "checkpoint-100" / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="shard.pt has 3 of 5 bytes.*or begin anew: rm -r .*-200 .*-100"):
+    with pytest.raises(ValueError, match=r"shard.pt has 3 of 5 bytes.*or begin anew: rm -r .*-200 .*-100"):
         newest_complete_checkpoint(tmp_path)
 
 
