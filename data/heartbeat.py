@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from data.processes import rank, world
+from data.processes import rank, share, worker, workers
 
 Phase = Literal["load", "generate", "reward", "forward_backward", "sync", "checkpoint", "idle"]
 """load: models and data, until the work begins; generate; reward: verifiers and reward models;
@@ -101,8 +101,8 @@ class _Heartbeat:
         assert self.path is not None
         with self._lock:
             state = {
-                "rank": rank(),
-                "world": world(),
+                "rank": worker(),
+                "world": workers(),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "time": time.time() - (time.monotonic() - self.last_beat),
@@ -128,10 +128,10 @@ def start_heartbeat(folder: Path, stall_seconds: float | None) -> None:
     place = folder / FOLDER
     if rank() == 0:  # others may not: the folder may still be one that is about to be moved aside
         place.mkdir(parents=True, exist_ok=True)
-        for old in place.iterdir():
+        for old in place.iterdir() if share()[1] == 1 else ():  # else those of other shares are among them
             old.unlink(missing_ok=True)
     _own = _Heartbeat()
-    _own.start(place / f"{rank()}.json")
+    _own.start(place / f"{worker()}.json")
 
 
 def stop_heartbeat() -> None:

@@ -1,5 +1,7 @@
 """The processes of a launch: which one this is, how many there are, and how many the recipe asks for.
 
+A stage may also be done in shares: launches that know nothing of each other (`share`).
+
 `launch:` of a recipe holds options of `accelerate launch`, and keys of our own (`OWN_KEYS`). Some of its keys
 say where and how patiently a stage runs and cannot change its result (`PLACE_KEYS`).
 """
@@ -14,7 +16,21 @@ from typing import Any
 
 from data.recipe import OWN_KEYS, PLACE_KEYS, Recipe, RecipeError
 
-__all__ = ["OWN_KEYS", "PLACE_KEYS", "add_launch_flags", "batch_sizes", "check_world", "rank", "with_launch_flags", "world"]
+__all__ = [
+    "OWN_KEYS",
+    "PLACE_KEYS",
+    "SHARE",
+    "add_launch_flags",
+    "batch_sizes",
+    "check_world",
+    "is_part",
+    "rank",
+    "share",
+    "with_launch_flags",
+    "worker",
+    "workers",
+    "world",
+]
 
 EXPECTED = "SLOWTHINK_PROCESSES"
 """How many processes `slowthink` has asked accelerate for, told to those that really started."""
@@ -39,6 +55,39 @@ def rank() -> int:
 def world() -> int:
     """How many processes there are, over all machines."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+SHARE = "SLOWTHINK_SHARE"
+
+
+def share() -> tuple[int, int]:
+    """Which share of the stage this launch does, of how many: (2, 8) where $SLOWTHINK_SHARE is 2/8, as each
+    task of an array job says it; else (0, 1), the whole stage.
+
+    Raises:
+        ValueError: the variable is not K/N with K from 0 to N - 1.
+    """
+    text = os.environ.get(SHARE, "0/1")
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise ValueError(f"{SHARE}: {text!r} is not a share; write K/N with K from 0 to N - 1, such as 2/8")
+    return int(number), int(count)
+
+
+def worker() -> int:
+    """Number of this process among those of all shares."""
+    return share()[0] * world() + rank()
+
+
+def workers() -> int:
+    """How many processes there are, over all shares."""
+    return share()[1] * world()
+
+
+def is_part() -> bool:
+    """Whether another process gathers what this one does: it is not the first of its launch, or its launch
+    does a share, the rows of which wait in journals for the stage to be run as a whole."""
+    return rank() > 0 or share()[1] > 1
 
 
 def add_launch_flags(parser: argparse.ArgumentParser) -> None:

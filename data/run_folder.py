@@ -90,7 +90,7 @@ def plan(recipe: Recipe, batch: dict[str, int] | None = None) -> Plan:
         return Plan(folder=folder, state=state, reason=reason, inputs=inputs, batch=batch)
 
     if manifest is None:
-        if folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
+        if folder.is_dir() and any(not p.name.startswith(".lock") for p in folder.iterdir()):
             raise recipe.error(
                 f"{folder} is not empty and not a run folder; choose another output_dir or empty it"
             )
@@ -228,10 +228,10 @@ class RunFolder:
 
     def _open(self, recipe: Recipe, plan: Plan) -> None:
         if plan.state == "stale":
-            with self._acquire(recipe):  # never moved from under a process that still writes it
+            with hold(recipe, plan.folder / ".lock"):  # never moved from under a process that still writes it
                 plan.folder.rename(_free_name(plan.folder))
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = self._acquire(recipe)
+        self._lock = hold(recipe, self.path / ".lock")
         earlier = read_manifest(self.path)
         self.manifest: dict[str, Any] = {
             "pipeline": recipe.pipeline,
@@ -257,17 +257,6 @@ class RunFolder:
         }
         write_json(self.path / "manifest.json", self.manifest)
 
-    def _acquire(self, recipe: Recipe) -> IO[str]:
-        lock = open(self.path / ".lock", "a")  # noqa: SIM115 - held until it is closed
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise recipe.error(
-                f"{self.path} is being written by another process; wait for it or stop it"
-            ) from None
-        return lock
-
     def finish(self, metrics: dict[str, Any], seconds: float) -> None:
         """Write metrics and mark the folder finished; the manifest is the last thing written."""
         write_json(self.path / "metrics.json", metrics)
@@ -283,6 +272,23 @@ class RunFolder:
         write_json(self.path / "manifest.json", {**self.manifest, **values, "ended": _now()})
         assert self._lock is not None
         self._lock.close()
+
+
+def hold(recipe: Recipe, lock_file: Path, *, shared: bool = False) -> IO[str]:
+    """Lock a run folder until the returned file is closed; `shared` with others that share it.
+
+    Raises:
+        RecipeError: another process holds it.
+    """
+    lock = open(lock_file, "a")  # noqa: SIM115 - held until it is closed
+    try:
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise recipe.error(
+            f"{lock_file.parent} is being written by another process; wait for it or stop it"
+        ) from None
+    return lock
 
 
 def _free_name(folder: Path) -> Path:

@@ -14,13 +14,24 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 from data.heartbeat import start_heartbeat, stop_heartbeat
-from data.processes import add_launch_flags, batch_sizes, check_world, rank, with_launch_flags
+from data.processes import (
+    SHARE,
+    add_launch_flags,
+    batch_sizes,
+    check_world,
+    is_part,
+    rank,
+    share,
+    with_launch_flags,
+)
 from data.recipe import Recipe, check_recipe, load_recipe, parse, references, resolve
 from data.run_folder import Plan, RunFolder, pipeline_folder, plan, read_manifest, stage_folder
+from data.shares import shared_folder
 from data.stage_help import stage_help
 
 logger = logging.getLogger(__name__)
@@ -37,13 +48,16 @@ class Preempted(KeyboardInterrupt):
     checkpoint is on disk (training/preemption.py)."""
 
 
-def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type) -> None:
+def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type, shares: bool = False) -> None:
     """Entry point of `python -m <stage module> --config recipe.yaml [--key value ...]`.
 
     `body(*configs, folder)` does the work and returns metrics. Exit codes: 0 finished (or nothing to do),
     2 a mistake of the user or a full disk (one line on stderr), 75 asked to stop by SIGUSR1, 130
-    interrupted by Ctrl-C or SIGTERM, 1 a server that is gone
-    (one line) or anything else (traceback); what ended with 1 may go well when started again.
+    interrupted by Ctrl-C or SIGTERM, 1 a server that is gone (one line) or anything else (traceback); what
+    ended with 1 may go well when started again.
+
+    Args:
+        shares: the body keeps its rows in journals and knows `worker` and `is_part`.
     """
     warnings.filterwarnings("ignore", category=FutureWarning)  # libraries about their own next versions
     options, overrides = _arguments(config_classes)
@@ -54,27 +68,40 @@ def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type) -> Non
         if options.output_dir:
             recipe = dataclasses.replace(recipe, fields={**recipe.fields, "output_dir": options.output_dir})
         recipe, configs = configure(recipe, config_classes, overrides)
-        first = rank() == 0
-        planned = plan(recipe, batch_sizes(configs)) if first or _is_finished(recipe) else None
+        gathers = not is_part()
+        if share()[1] > 1 and not shares:
+            raise recipe.error(
+                f"{SHARE}: stage {recipe.stage!r} cannot be done in shares; unset the variable"
+            )
+        planned = plan(recipe, batch_sizes(configs)) if gathers or _is_finished(recipe) else None
     except ValueError as error:
         _fail(error)
-    if planned is None:  # other ranks of a launch work, rank 0 alone keeps the folder
-        signal.signal(signal.SIGUSR1, _preempt)
-        start_heartbeat(stage_folder(recipe), recipe.launch.get("stall_seconds"))
-        try:
-            body(*configs, stage_folder(recipe))
-        except Preempted:
-            sys.exit(EXIT_PREEMPTED)
-        except Exception as error:
-            if _is_known(error):
-                _fail(error, f"(process {rank()})")
-            raise
-        finally:
-            stop_heartbeat()
+    if planned is None:
+        _run_part(body, configs, recipe)
     elif planned.state != "finished":
         _run_in_folder(body, configs, recipe, planned)
-    elif first:
+    elif rank() == 0:
         print(f"{recipe.name}: finished before, nothing changed -> {planned.folder}")
+
+
+def _run_part(body: Callable[..., dict[str, Any]], configs: tuple, recipe: Recipe) -> None:
+    """In another process than the one that keeps the run folder and finishes the stage."""
+    signal.signal(signal.SIGUSR1, _preempt)
+    (number, count), folder = share(), stage_folder(recipe)
+    try:
+        with shared_folder(recipe) if rank() == 0 else nullcontext():
+            start_heartbeat(folder, recipe.launch.get("stall_seconds"))
+            body(*configs, folder)
+    except Preempted:
+        sys.exit(EXIT_PREEMPTED)
+    except Exception as error:
+        if _is_known(error):
+            _fail(error, f"(process {rank()}, share {number}/{count})")
+        raise
+    finally:
+        stop_heartbeat()
+    if rank() == 0:
+        print(f"{recipe.name}: share {number}/{count} is in the journals of {folder}")
 
 
 def _is_finished(recipe: Recipe) -> bool:

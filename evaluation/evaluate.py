@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.language import SCRIPT_OF
-from data.processes import rank
+from data.processes import is_part
 from data.schema import Attempt, Problem
 from data.sources import load_problems, parse_source
 from data.stage import run_stage
@@ -104,7 +104,7 @@ def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Any]:
     }
     unique = {problem.id: problem for problems in benchmarks.values() for problem in problems}
     attempts, bad = draw(config, list(unique.values()), config.num_completions, folder)
-    if rank():
+    if is_part():
         return {}
     if bad:
         logger.warning(
@@ -204,4 +204,4 @@ def print_table(results: dict[str, dict[str, Any]], config: EvaluateConfig) -> N
 
 
 if __name__ == "__main__":
-    run_stage(evaluate, EvaluateConfig)
+    run_stage(evaluate, EvaluateConfig, shares=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data.hints import hinted
-from data.processes import rank, world
+from data.processes import is_part, worker, workers, world
 from data.prompts import Prompt, Prompter, with_suffix
 from data.schema import (
     Attempt,
@@ -69,7 +69,8 @@ def draw(
 
     Finished rows go to a journal in `folder`, from which a killed run goes on; the caller removes it
     (`remove_journals`) when the rows are safe elsewhere. Problems that cannot be put to this model are
-    rejected. In a launch of several processes each does a part, and all but the first get no attempts back.
+    rejected. In a launch of several processes, and in shares, each does a part, and only who gathers them
+    (`is_part`) gets attempts back.
 
     Args:
         engine: of this config, where it is already loaded.
@@ -94,10 +95,10 @@ def draw(
     wait()  # until all have read
     if done:
         logger.info("going on after %d finished completions", len(done))
-    with Journal(folder / (f"{JOURNAL}.{rank()}" if world() > 1 else JOURNAL)) as journal:
+    with Journal(folder / (f"{JOURNAL}.{worker()}" if workers() > 1 else JOURNAL)) as journal:
         _draw_missing(config, engine, work, journal, done, counts if counts is not None else Counter())
     wait()
-    if rank():
+    if is_part():
         return [], []
     done = _finished(folder) if world() > 1 else done
     order = {p.id: position for position, p in enumerate(problems)}
@@ -131,13 +132,13 @@ def _draw_missing(
 ) -> None:
     from tqdm import tqdm
 
-    total = -(-len(work) // world())
+    total = -(-len(work) // workers())
     bar = tqdm(
-        total=total, initial=len(done) // world(), desc="completions", unit="completion", smoothing=0.05
+        total=total, initial=len(done) // workers(), desc="completions", unit="completion", smoothing=0.05
     )
     form, policy = thinking_format(config.thinking_format), parse_policy(config.policy)
-    size = min(config.batch_size * ROWS_PER_CALL, -(-len(work) // world()))
-    for start in range(rank() * size, len(work), world() * size):
+    size = min(config.batch_size * ROWS_PER_CALL, -(-len(work) // workers()))
+    for start in range(worker() * size, len(work), workers() * size):
         call = work[start : start + size]
         missing = [item for item in call if (item[0].id, item[2]) not in done]
         if missing and engine.repeatable:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data.processes import rank, world
+from data.processes import is_part, worker, workers, world
 from data.schema import Attempt, Rejected, attempt_row, rejected
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
@@ -109,7 +109,7 @@ def label_steps(config: LabelStepsConfig, folder: Path) -> dict[str, Any]:
         raise ValueError(f"attempts: {config.attempts} holds no attempt")
     refuse_eval_rows((attempt.problem for attempt in attempts), f"attempts: {config.attempts}")
     solutions, bad = roll_out(config, attempts, folder)
-    if rank():
+    if is_part():
         return {}
     labelled, unlabelled = label(config, solutions)
     kept, parted, opinions = consult(config, labelled, folder)
@@ -155,12 +155,12 @@ def roll_out(
     if known:
         logger.info("going on after %d finished waves of rollouts", len(known))
     numbers = {id: number for number, id in enumerate(dict.fromkeys(s.attempt.problem.id for s in solutions))}
-    own = [s for s in solutions if numbers[s.attempt.problem.id] % world() == rank()]
-    with Journal(folder / (f"{JOURNAL}.{rank()}" if world() > 1 else JOURNAL)) as journal:
+    own = [s for s in solutions if numbers[s.attempt.problem.id] % workers() == worker()]
+    with Journal(folder / (f"{JOURNAL}.{worker()}" if workers() > 1 else JOURNAL)) as journal:
         rollouts = Rollouts(config, engine, journal, known)
         _settle_with_bar(own, config.labelling(), rollouts)
     wait()
-    if world() > 1 and rank() == 0:
+    if world() > 1 and not is_part():
         known.update(finished_waves(folder))
         settle(solutions, config.labelling(), lambda waves: [known[wave.name] for wave in waves])
     return solutions, bad
@@ -291,4 +291,4 @@ def label_metrics(labelled: Sequence[LabelledSolution]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_stage(label_steps, LabelStepsConfig)
+    run_stage(label_steps, LabelStepsConfig, shares=True)

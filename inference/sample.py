@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data.hints import check_hint, without_leaks
-from data.processes import rank, world
+from data.processes import is_part, world
 from data.schema import (
     Problem,
 )
@@ -80,10 +80,10 @@ def sample(config: SampleConfig, folder: Path) -> dict[str, Any]:
             hint=config.hint,
             may_be_empty=bool(config.failed_in),
         )
-    if not attempts and not rank():
+    if not attempts and not is_part():
         text = "nothing to sample: %d of %d problems were solved before, %d cannot be put to the model"
         logger.info(text, solved, len(problems), len(bad))
-    if rank():
+    if is_part():
         return {}
     kept, leaks = without_leaks(attempts, config.hint)
     write_attempts(folder, kept)
@@ -117,4 +117,4 @@ def _failed(config: SampleConfig, problems: list[Problem]) -> list[Problem]:
 
 
 if __name__ == "__main__":
-    run_stage(sample, SampleConfig)
+    run_stage(sample, SampleConfig, shares=True)

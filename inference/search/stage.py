@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data.processes import rank, world
+from data.processes import is_part, worker, workers
 from data.schema import Attempt, Rejected
 from data.stage import run_stage
 from data.store import read_problems, table_path, write_attempts, write_rejected, write_rows
@@ -126,7 +126,7 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
         )
     counts: Counter[str] = Counter()
     draw_searches(config, settings, tasks, engine, scorer, folder, counts)
-    if rank():
+    if is_part():
         return {}
     ids = [problem.id for problem, _ in tasks]
 
@@ -183,15 +183,15 @@ def draw_searches(
     from tqdm import tqdm
 
     wait()  # for the run folder, which the first process makes
-    total = -(-len(tasks) // world()) * len(settings)
+    total = -(-len(tasks) // workers()) * len(settings)
     with tqdm(total=total, desc="searches", unit="problem", smoothing=0.05) as bar:
         for number, strategy in enumerate(settings):
             bar.set_postfix_str(strategy.title)
             done = set(finished_records(folder, number))
-            bar.update(len(done) // world())
+            bar.update(len(done) // workers())
             if done:
                 logger.info("%s: going on after %d finished searches", strategy.title, len(done))
-            with journal_of(folder, number, rank()) as journal:
+            with journal_of(folder, number, worker()) as journal:
                 for lot in _lots(config, strategy, tasks, engine):
                     missing = [task for task in lot if task[0].id not in done]
                     if missing and engine.repeatable:
@@ -212,8 +212,8 @@ def _lots(
     ordered = sorted(tasks, key=lambda task: -len(task[1].ids))
     tokens = strategy.rows * (len(ordered[0][1].ids) + config.max_tokens)
     at_once = max(1, min(budget.live_rows // strategy.rows, budget.live_tokens // tokens))
-    size = min(PROBLEMS_PER_LOT * at_once, -(-len(tasks) // world()))
-    for start in range(rank() * size, len(ordered), world() * size):
+    size = min(PROBLEMS_PER_LOT * at_once, -(-len(tasks) // workers()))
+    for start in range(worker() * size, len(ordered), workers() * size):
         yield ordered[start : start + size]
 
 
@@ -300,4 +300,4 @@ def _setting_metrics(results: Sequence[SearchResult]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run_stage(run_search, SearchConfig)
+    run_stage(run_search, SearchConfig, shares=True)
