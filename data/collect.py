@@ -12,6 +12,7 @@ from typing import Any
 from data.audit import funnel
 from data.decontaminate import BenchmarkIndex
 from data.near_duplicates import check_threshold, near_duplicates
+from data.progress import Progress
 from data.schema import Attempt, Problem, Rejected, problem_row, rejected
 from data.sources import Loaded, Source, is_generator, load, parse_sources
 from data.stage import run_stage
@@ -237,9 +238,7 @@ def _metrics(
 
 
 def _progress(items: list[Any], name: str) -> Iterable[Any]:
-    from tqdm import tqdm
-
-    return tqdm(items, desc=name, disable=not items)
+    return Progress(items, desc=name, disable=not items)
 
 
 if __name__ == "__main__":

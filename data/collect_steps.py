@@ -16,6 +16,7 @@ from data.collect import benchmark_problems, decontaminate, parse_benchmarks
 from data.control_sets import token_counter
 from data.decontaminate import BenchmarkIndex
 from data.known_steps import KNOWN_STEPS
+from data.progress import Progress
 from data.schema import Problem, Rejected, rejected
 from data.stage import run_stage
 from data.step_sources import LoadedSteps, StepSource, described, load_steps, parse_step_sources
@@ -238,9 +239,7 @@ def _by_source(
 
 
 def _progress(sources: list[StepSource]) -> Iterable[StepSource]:
-    from tqdm import tqdm
-
-    return tqdm(sources, desc="sources", unit="source")
+    return Progress(sources, desc="sources", unit="source")
 
 
 if __name__ == "__main__":

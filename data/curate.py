@@ -14,6 +14,7 @@ from data.audit import Audit, funnel, write_audit
 from data.curate_config import CurateConfig
 from data.difficulty import ALL_MODELS, Measured
 from data.filters import Dropped, Rule, apply_rules
+from data.progress import Progress
 from data.quality import quality_rules, wrong_language
 from data.schema import Attempt, Problem, attempt_from_row, written_completion
 from data.sources import refuse_eval_rows
@@ -274,9 +275,7 @@ def _domains(traces: Iterable[Attempt]) -> dict[str, int]:
 
 
 def _progress(traces: list[Attempt]) -> Iterable[Attempt]:
-    from tqdm import tqdm
-
-    return tqdm(traces, desc="curate", disable=not traces)
+    return Progress(traces, desc="curate", disable=not traces)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+import psutil
 
 from data.processes import rank, share, worker, workers
 
@@ -27,6 +30,7 @@ saving; idle: everything between."""
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 FOLDER = ".heartbeat"
+MEMORY = ("rss_gib", "gpu_gib")
 SECONDS_BETWEEN_WRITES = 1.0
 
 
@@ -88,6 +92,7 @@ class _Heartbeat:
             self._writer.join()
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+            self.path = None
 
     def _keep_writing(self) -> None:
         told = None
@@ -108,6 +113,7 @@ class _Heartbeat:
                 "time": time.time() - (time.monotonic() - self.last_beat),
                 "beats": self.beats,
                 "phase": self.phase,
+                **own_memory(),
                 **self.facts,
             }
         temporary = self.path.with_suffix(".tmp")
@@ -137,6 +143,35 @@ def start_heartbeat(folder: Path, stall_seconds: float | None) -> None:
 def stop_heartbeat() -> None:
     """This process has nothing more to tell; its file goes."""
     _own.stop()
+
+
+def stage_folder() -> Path | None:
+    """Of the stage that this process tells of, if it does."""
+    return _own.path.parent.parent if _own.path is not None else None
+
+
+def read_heartbeats(folder: Path) -> list[dict[str, Any]]:
+    """What the processes of a stage have told last, in the order of their ranks; files that are no such thing
+    are passed over."""
+    found = []
+    for path in (folder / FOLDER).glob("*.json"):
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            found += [state] if isinstance(state["rank"], int) else []
+        except (OSError, ValueError, TypeError, KeyError):  # gone just now, or somebody else's
+            continue
+    return sorted(found, key=lambda state: state["rank"])
+
+
+def own_memory() -> dict[str, float]:
+    """GiB of main memory that this process has, and the most that it has had of its GPU, if it uses one."""
+    memory = {"rss_gib": round(psutil.Process().memory_info().rss / 2**30, 3)}
+    torch = sys.modules.get("torch")  # which this layer never imports; another thread may be just doing so
+    if torch is not None and not getattr(torch.__spec__, "_initializing", False):
+        if torch.cuda.is_initialized():
+            most = max(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
+            memory["gpu_gib"] = round(most / 2**30, 3)
+    return memory
 
 
 def beat(**facts: Any) -> None:

@@ -15,6 +15,7 @@ import httpx
 
 from data.chat_endpoint import ask, backoff_pause, chat_body, chat_client
 from data.domains import Taxonomy, cluster_questions, load_taxonomy
+from data.progress import Progress
 from data.schema import Attempt, Problem
 from data.stage import run_stage
 from data.store import Journal, read_attempts, read_problems, write_attempts, write_problems
@@ -175,11 +176,9 @@ async def _ask_all(
     done: dict[str, str],
 ) -> dict[str, str]:
     """Fill `done` and the journal; the reason for each problem that got no reply."""
-    from tqdm import tqdm
-
     failures: dict[str, str] = {}
     left = iter(problems)
-    with tqdm(total=len(problems), desc="label", unit="problem", disable=not problems) as bar:
+    with Progress(total=len(problems), desc="label", unit="problem", disable=not problems) as bar:
         async with chat_client(config.api_key_env, config.timeout_seconds, config.concurrency) as client:
 
             async def work() -> None:

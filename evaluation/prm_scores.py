@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.heartbeat import phase
+from data.progress import Progress
 from data.schema import Rejected, rejected
 from data.store import Journal, atomic_path
 from evaluation.prm_metrics import Scores
@@ -48,22 +49,21 @@ def score_all(
     Raises:
         ValueError: the model can score none of the solutions.
     """
-    from tqdm import tqdm
-
     with Journal(folder / JOURNAL) as journal:
         done = {(row["set"], row["index"]): row for row in journal.rows}
         if done:
             logger.info("going on after %d scored solutions", len(done))
-        bar = tqdm(total=len(work), initial=len(done), desc="solutions", unit="solution")
+        bar = Progress(total=len(work), initial=len(done), desc="solutions", unit="solution")
         for start in range(0, len(work), SOLUTIONS_PER_CALL):
             call = work[start : start + SOLUTIONS_PER_CALL]
             if all((item.set, item.index) in done for item in call):
                 continue
+            before = scorer.forwarded_tokens
             scored = list(_scored(scorer, call))  # whole: a call of its own might be rounded in another way
             rows = [row for row in scored if (row["set"], row["index"]) not in done]
             journal.append(rows)
             done.update({(row["set"], row["index"]): row for row in rows})
-            bar.update(len(rows))
+            bar.update(len(rows), tokens=scorer.forwarded_tokens - before)
         bar.close()
     found: dict[tuple[str, int], Scores] = {}
     bad = []

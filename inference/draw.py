@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from data.hints import hinted
 from data.processes import is_part, worker, workers, world
+from data.progress import Progress
 from data.prompts import Prompt, Prompter, with_suffix
 from data.schema import (
     Attempt,
@@ -130,12 +131,9 @@ def _draw_missing(
     done: dict[tuple[str, int], Attempt],
     counts: Counter[str],
 ) -> None:
-    from tqdm import tqdm
-
     total = -(-len(work) // workers())
-    bar = tqdm(
-        total=total, initial=len(done) // workers(), desc="completions", unit="completion", smoothing=0.05
-    )
+    bar = Progress(total=total, initial=len(done) // workers(), desc="completions", unit="completion")
+    right = sum(attempt.verdict == "correct" for attempt in done.values())
     form, policy = thinking_format(config.thinking_format), parse_policy(config.policy)
     size = min(config.batch_size * ROWS_PER_CALL, -(-len(work) // workers()))
     for start in range(worker() * size, len(work), workers() * size):
@@ -148,7 +146,9 @@ def _draw_missing(
             rows = make_attempts(drawn, engine, form, policy)
             journal.append(attempt_row(row) for row in rows)
             done.update({(row.problem.id, row.index): row for row in rows})
-            bar.update(len(rows))
+            right += sum(row.verdict == "correct" for row in rows)
+            tokens = sum(row.completion.completion_tokens for row in rows)
+            bar.update(len(rows), tokens=tokens, right=right / len(done))
     bar.close()
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data.processes import is_part, worker, workers, world
+from data.progress import Progress
 from data.schema import Attempt, Rejected, attempt_row, rejected
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
@@ -186,16 +187,14 @@ def split_attempts(
 
 def _settle_with_bar(solutions: Sequence[Solution], labelling: Labelling, rollouts: Rollouts) -> None:
     """`settle` with a progress bar, whose total is what may be drawn at most."""
-    from tqdm import tqdm
-
-    with tqdm(desc="rollouts", unit="rollout", smoothing=0.05) as bar:
+    with Progress(desc="rollouts", unit="rollout") as bar:
 
         def draw(waves: list[Wave]) -> list[Tally]:
             bar.total = bar.n + labelling.most_left(solutions)
             bar.refresh()
             return rollouts(waves)
 
-        rollouts.done = bar.update
+        rollouts.done = lambda count, tokens: bar.update(count, tokens=tokens)
         settle(solutions, labelling, draw)
         bar.total = bar.n
 

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 
 from data.chat_endpoint import ask, backoff_pause, chat_body, chat_client
+from data.progress import Progress
 from data.recipe import parse_mapping
 from data.steps import LabelledSolution
 from data.store import Journal
@@ -134,10 +135,8 @@ async def _ask_all(
     found: dict[str, Opinion | str],
 ) -> None:
     """Fill `found` and the journal."""
-    from tqdm import tqdm
-
     left = iter(solutions.items())
-    with tqdm(total=len(solutions), desc="judge", unit="solution", disable=not solutions) as bar:
+    with Progress(total=len(solutions), desc="judge", unit="solution", disable=not solutions) as bar:
         async with chat_client(judge.api_key_env, judge.timeout_seconds, judge.concurrency) as client:
 
             async def work() -> None:

@@ -68,7 +68,7 @@ class Rollouts:
 
     Args:
         known: waves that were drawn before.
-        done: called with numbers of rollouts as they are finished.
+        done: called with numbers of rollouts, and of their tokens, as they are finished.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Rollouts:
         engine: Engine,
         journal: Journal,
         known: dict[Name, Tally],
-        done: Callable[[int], Any] = lambda count: None,
+        done: Callable[[int, int], Any] = lambda count, tokens: None,
     ) -> None:
         self.config = config
         self.engine = engine
@@ -95,7 +95,7 @@ class Rollouts:
             ValueError: see `Engine.check`.
         """
         before = [wave.count for wave in waves if wave.name in self.known]
-        self.done(sum(before))
+        self.done(sum(before), 0)
         if len(before) < len(waves):
             for call in self._calls(waves):
                 missing = [job for job in call if job.wave.name not in self.known]
@@ -141,7 +141,7 @@ class Rollouts:
                 ended[work[place][0].wave.name].append(attempt)
             whole = [job.wave for job in call if len(ended.get(job.wave.name, ())) == job.wave.count]
             self._keep({wave.name: _tally(ended.pop(wave.name)) for wave in whole})
-            self.done(len(new))
+            self.done(len(new), sum(len(made.token_ids) for _, made in new))
         assert not ended, "a wave has no end"
 
     def _request(self, job: Job, index: int) -> Request:

@@ -56,7 +56,7 @@ def resume_or_train(trainer: Trainer, folder: Path, *, stop_on_nan: bool = True)
     PartialState().wait_for_everyone()  # until all have chosen
     if trainer.args.should_save:
         _unmark_damaged(folder)
-    with observed(trainer), StopWhenAsked(trainer) as stop:
+    with observed(trainer, folder), StopWhenAsked(trainer) as stop:
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     stop.raise_if_stopped()
     trainer.save_model(str(folder))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from data.prompts import Prompter, PromptStyle, with_suffix
+from data.reporting import set_reporting_defaults
 from data.schema import Rejected
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
@@ -29,7 +30,6 @@ from training.preflight import (
     check_tokenizer,
     read_held_out,
 )
-from training.reporting import set_reporting_defaults
 from training.sft import train_metrics
 from training.teacher import (
     check_output_rows,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.language import SCRIPT_OF
 from data.prompts import Prompter, PromptStyle
+from data.reporting import set_reporting_defaults
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
 from data.store import read_problems, write_json, write_rejected
@@ -36,7 +37,6 @@ from training.preflight import (
     usable,
 )
 from training.questions import Curriculum, Questions
-from training.reporting import set_reporting_defaults
 from training.rollout_options import RolloutOptions
 from training.rollouts import Reader
 
@@ -134,7 +134,7 @@ def grpo(config: GrpoConfig, args: GRPOConfig, model: ModelConfig, folder: Path)
         "questions": len(questions),
         "left_out": left_out,
         **train_metrics(history, result),
-        "completion_tokens": trainer.completion_tokens,
+        "completion_tokens": trainer.generated_tokens,
         "warnings": trainer.alarms.seen,
     }
 

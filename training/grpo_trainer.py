@@ -89,7 +89,7 @@ class GrpoTrainer(PackedGRPOTrainer):
         self.options = options
         self.generated: list[Group] = []
         """All groups of the last generation."""
-        self.completion_tokens = 0
+        self.generated_tokens = 0
         """Of all groups of the run."""
         if options.full_length_first:
             self.longest_row = questions.longest_prompt + self.max_completion_length
@@ -268,7 +268,7 @@ class GrpoTrainer(PackedGRPOTrainer):
         for group in self.generated:
             if group.checkable:
                 self.questions.observe(group.question, sum(group.right), len(group.right))
-            self.completion_tokens += sum(len(row.token_ids) for row in group.rows)
+            self.generated_tokens += sum(len(row.token_ids) for row in group.rows)
         for name, value in step_metrics(self.generated, trained).items():
             self._metrics["train"][name].append(value)
         every = self.options.log_rollouts_every
@@ -365,7 +365,7 @@ class GrpoTrainer(PackedGRPOTrainer):
                 "step": self._step,
                 "processes": self.args.world_size,
                 "questions": self.questions.state(),
-                "completion_tokens": self.completion_tokens,
+                "completion_tokens": self.generated_tokens,
                 "warnings": self.alarms.seen,
             }
             write_json(checkpoint / "grpo_state.json", state)
@@ -379,7 +379,7 @@ class GrpoTrainer(PackedGRPOTrainer):
         state = read_json(folder / "grpo_state.json")
         self._step = state["step"]
         self.questions.load_state(state["questions"])
-        self.completion_tokens = state["completion_tokens"]
+        self.generated_tokens = state["completion_tokens"]
         self.alarms.resume(self.state.global_step, state["warnings"])
         if self.accelerator.is_main_process:
             remove_rollouts(Path(str(self.args.output_dir)), self.state.global_step)

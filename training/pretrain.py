@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.reporting import set_reporting_defaults
 from data.small_world import build_tokenizer
 from data.small_world_texts import Noise, drills, pretraining_texts
 from data.stage import run_stage
-from training.reporting import set_reporting_defaults
 
 if TYPE_CHECKING:
     import torch

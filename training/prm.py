@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from data.reporting import set_reporting_defaults
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
 from data.steps import LabelledSolution, labelled_from_row
@@ -21,7 +22,6 @@ from training.loading import training_tokenizer
 from training.preflight import check_processes
 from training.prm_adapter import merge_adapter
 from training.prm_arguments import check_arguments, check_lengths
-from training.reporting import set_reporting_defaults
 from training.step_rows import (
     Mode,
     StepRow,

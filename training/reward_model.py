@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.preferences import PreferenceSource, parse_preference_sources
+from data.reporting import set_reporting_defaults
 from data.stage import run_stage
 from data.step_formats import MarkerFormat, StepFormatOptions
 from data.store import write_json, write_rejected
@@ -27,7 +28,6 @@ from training.loading import model_init_kwargs, training_tokenizer
 from training.preflight import check_processes
 from training.prm_adapter import merge_adapter
 from training.prm_arguments import check_arguments
-from training.reporting import set_reporting_defaults
 from training.reward_pairs import (
     PairReader,
     check_rejected,

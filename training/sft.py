@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.chat import Example
 from data.prompts import Prompter, PromptStyle
+from data.reporting import set_reporting_defaults
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
 from data.store import read_attempts, write_json, write_rejected
@@ -21,7 +22,6 @@ from data.thinking import thinking_format
 from inference.models import locate
 from training.lint import Rendered, lint, render_traces
 from training.loading import model_init_kwargs, training_tokenizer
-from training.reporting import set_reporting_defaults
 from training.useful_context import context_warnings
 
 if TYPE_CHECKING:

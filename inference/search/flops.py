@@ -22,20 +22,28 @@ class Flops:
     def __call__(self, tokens: float, start: float) -> float:
         """Of so many tokens behind `start` others; each attends to all before it (4 x layers x width for
         each of them: products with keys and with values)."""
-        attended = tokens * start + tokens * (tokens + 1) / 2
+        return self.of(tokens, tokens * start + tokens * (tokens + 1) / 2)
+
+    def of(self, tokens: float, attended: float) -> float:
+        """Of tokens that attend to so many others, all together."""
         return 2.0 * self.parameters * tokens + 4.0 * self.layers * self.width * attended
 
 
-def flops_of(model: Any) -> Flops:
-    """Of a transformers model, which may be on the meta device."""
+def flops_of(model: Any, *, trained: bool = False) -> Flops:
+    """Of a transformers model, which may be on the meta device, or split by ZeRO-3.
+
+    Args:
+        trained: count only weights that have a gradient.
+    """
     text = model.config.get_text_config()
     heads = text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // heads
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    counted = {parameter for parameter in model.parameters() if parameter.requires_grad or not trained}
     embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
     tied = output is not None and output.weight is embeddings.weight
     if not tied:
-        parameters -= embeddings.weight.numel()
+        counted.discard(embeddings.weight)
+    parameters = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in counted)
     return Flops(parameters=parameters, layers=text.num_hidden_layers, width=heads * size)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data.processes import is_part, worker, workers
+from data.progress import Progress
 from data.schema import Attempt, Rejected
 from data.stage import run_stage
 from data.store import read_problems, table_path, write_attempts, write_rejected, write_rows
@@ -180,11 +181,9 @@ def draw_searches(
 ) -> None:
     """Search every problem in every setting. Finished ones go to journals in `folder`, from which a killed
     run goes on; in a launch of several processes each searches a part of the problems."""
-    from tqdm import tqdm
-
     wait()  # for the run folder, which the first process makes
     total = -(-len(tasks) // workers()) * len(settings)
-    with tqdm(total=total, desc="searches", unit="problem", smoothing=0.05) as bar:
+    with Progress(total=total, desc="searches", unit="problem") as bar:
         for number, strategy in enumerate(settings):
             bar.set_postfix_str(strategy.title)
             done = set(finished_records(folder, number))
@@ -200,7 +199,8 @@ def draw_searches(
                         new = [record for record in records if record.result.problem.id not in done]
                         journal.append(record_row(record) for record in new)
                         done.update(record.result.problem.id for record in new)
-                        bar.update(len(new))
+                        tokens = sum(record.result.cost.generated_tokens for record in new)
+                        bar.update(len(new), tokens=tokens)
     wait()
 
 
