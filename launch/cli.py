@@ -61,7 +61,8 @@ def _command(arguments: list[str]) -> int:
     if options.command == "check":
         from launch.check import check
 
-        return check(options.recipe, first_step=options.first_step)
+        given = {"gpu": options.gpu, "mfu": options.mfu, "usd_per_gpu_hour": options.usd_per_gpu_hour}
+        return check(options.recipe, first_step=options.first_step, **given)
     if options.command == "doctor":
         from rewards.doctor import doctor
         from training.model_reward import LEARNED_REWARDS
@@ -177,6 +178,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="run one optimizer step of each training stage at the longest length of its data; tell the peak",
     )
+    check.add_argument(
+        "--gpu", metavar="NAME", help="kind of GPU, for example A100 (default: this machine's, or H100)"
+    )
+    check.add_argument("--mfu", type=float, metavar="SHARE", help="of the peak that training reaches")
+    check.add_argument("--usd-per-gpu-hour", type=float, metavar="USD", help="what an hour of one GPU costs")
     show = commands.add_parser("show", help="print what a run folder holds")
     show.add_argument("folder", type=Path, help="runs/<pipeline> or runs/<pipeline>/<stage>")
     show.add_argument("--live", action="store_true", help="follow what is running: phases, speed, stalls")

@@ -45,8 +45,11 @@ class Selection:
         return list(recipes[names.index(self.first) if self.first else 0 :])
 
 
-def check_stage(recipe: Recipe, overrides: Sequence[str] = ()) -> None:
+def check_stage(recipe: Recipe, overrides: Sequence[str] = ()) -> tuple[Any, ...]:
     """Check a recipe against its stage's config classes and launcher, importing only those.
+
+    Returns:
+        the configs, as one process has them that stands for all.
 
     Raises:
         RecipeError: what is wrong, with file, key and fix.
@@ -57,7 +60,7 @@ def check_stage(recipe: Recipe, overrides: Sequence[str] = ()) -> None:
         raise recipe.error(str(error)) from error
     stage_command(recipe, overrides)
     classes = stage.config_classes()
-    configure(_as_if_launched(recipe, classes), classes, overrides)
+    return configure(_as_if_launched(recipe, classes), classes, overrides)[1]
 
 
 def _as_if_launched(recipe: Recipe, classes: Sequence[type]) -> Recipe:
@@ -78,7 +81,7 @@ def processes(recipe: Recipe) -> int:
     if not is_launched(recipe):
         return 1
     own = recipe.launch.get("num_processes")
-    return int(own or yaml.safe_load(_launch_config(recipe).read_text(encoding="utf-8"))["num_processes"])
+    return int(own or yaml.safe_load(launch_config(recipe).read_text(encoding="utf-8"))["num_processes"])
 
 
 def is_launched(recipe: Recipe) -> bool:
@@ -87,7 +90,7 @@ def is_launched(recipe: Recipe) -> bool:
     return stage.launched or (stage.parallel and bool(recipe.launch))
 
 
-def _launch_config(recipe: Recipe) -> Path:
+def launch_config(recipe: Recipe) -> Path:
     """The accelerate config of a recipe's launch.
 
     Raises:
@@ -114,7 +117,7 @@ def stage_command(recipe: Recipe, overrides: Sequence[str] = ()) -> list[str]:
         return [sys.executable, *arguments]
     options = {key: value for key, value in recipe.launch.items() if key not in OWN_KEYS}
     flags = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-    launcher = [sys.executable, "-m", "launch.accelerated", "--config_file", str(_launch_config(recipe))]
+    launcher = [sys.executable, "-m", "launch.accelerated", "--config_file", str(launch_config(recipe))]
     return [*launcher, *flags, *arguments]
 
 
