@@ -234,6 +234,7 @@ _NOT_RESULT = (
     "metrics.json",
     "rejected",
     "rollouts",
+    "stalls",
     "trainer_state",
 )
 
