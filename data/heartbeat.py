@@ -34,7 +34,7 @@ MEMORY = ("rss_gib", "gpu_gib")
 SECONDS_BETWEEN_WRITES = 1.0
 
 
-class _Heartbeat:
+class Heartbeat:
     """Of this process. Threads may beat; the phase is that of the main thread."""
 
     def __init__(self) -> None:
@@ -42,11 +42,13 @@ class _Heartbeat:
         self.beats = 0
         self.last_beat = time.monotonic()
         self.facts: dict[str, Any] = {}
+        self.standing: dict[str, Any] = {}
+        """Where the process is, if it has not gone on for long (data/stall.py)."""
         self._phases: list[Phase] = []
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._since = self.last_beat
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self.over = threading.Event()
         self._writer = threading.Thread(target=self._keep_writing, name="heartbeat", daemon=True)
 
     @property
@@ -59,6 +61,8 @@ class _Heartbeat:
             self._count()
             self.beats += 1
             self.last_beat = self._since
+            if "unit" in facts:
+                facts |= {"since": time.time(), "since_done": facts.get("step", facts.get("done", 0))}
             self.facts.update(facts)
 
     def enter(self, phase: Phase) -> None:
@@ -87,7 +91,7 @@ class _Heartbeat:
         self._writer.start()
 
     def stop(self) -> None:
-        self._over.set()
+        self.over.set()
         if self._writer.is_alive():
             self._writer.join()
         if self.path is not None:
@@ -96,11 +100,11 @@ class _Heartbeat:
 
     def _keep_writing(self) -> None:
         told = None
-        while not self._over.is_set():
-            state = (self.beats, self.phase)
+        while not self.over.is_set():
+            state = (self.beats, self.phase, self.standing)
             if state != told and self._write():
                 told = state
-            self._over.wait(SECONDS_BETWEEN_WRITES)
+            self.over.wait(SECONDS_BETWEEN_WRITES)
 
     def _write(self) -> bool:
         assert self.path is not None
@@ -115,6 +119,7 @@ class _Heartbeat:
                 "phase": self.phase,
                 **own_memory(),
                 **self.facts,
+                **self.standing,
             }
         temporary = self.path.with_suffix(".tmp")
         try:
@@ -125,19 +130,23 @@ class _Heartbeat:
         return True
 
 
-_own = _Heartbeat()
+_own = Heartbeat()
 
 
 def start_heartbeat(folder: Path, stall_seconds: float | None) -> None:
-    """Begin to tell of this process in the stage's folder."""
+    """Begin to tell of this process in the stage's folder; it ends itself when it stands still (see
+    `watch_for_stalls`)."""
+    from data.stall import watch_for_stalls  # which reads what is told here
+
     global _own
     place = folder / FOLDER
     if rank() == 0:  # others may not: the folder may still be one that is about to be moved aside
         place.mkdir(parents=True, exist_ok=True)
         for old in place.iterdir() if share()[1] == 1 else ():  # else those of other shares are among them
             old.unlink(missing_ok=True)
-    _own = _Heartbeat()
+    _own = Heartbeat()
     _own.start(place / f"{worker()}.json")
+    watch_for_stalls(_own, folder, stall_seconds)
 
 
 def stop_heartbeat() -> None:
@@ -178,8 +187,8 @@ def beat(**facts: Any) -> None:
     """Say that this process makes progress: a row, a step, a token of all rows.
 
     Args:
-        facts: how far it is: step or done, total, unit ("completions"), tokens, and whatever else may be
-            shown. The first ones end the phase "load".
+        facts: how far it is: step or done, total, tokens. With `unit` ("completion") a piece of work begins;
+            the first facts end the phase "load".
     """
     _own.beat(**facts)
 

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import sys
 import time
 import warnings
@@ -28,6 +29,7 @@ from data.processes import (
     rank,
     share,
     with_launch_flags,
+    world,
 )
 from data.recipe import Recipe, check_recipe, load_recipe, parse, references, resolve
 from data.run_folder import Plan, RunFolder, pipeline_folder, plan, read_manifest, stage_folder
@@ -40,6 +42,8 @@ EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_PREEMPTED = 75
 """Asked to stop (SIGUSR1): started again, the stage goes on. EX_TEMPFAIL of sysexits.h."""
+EXIT_LOST_PEER = 76
+"""Another process of the launch, or the network, has gone: a consequence."""
 EXIT_INTERRUPTED = 130
 
 
@@ -211,13 +215,32 @@ def _fail(error: Exception, more: str = "") -> NoReturn:
     """One line and no traceback: what ended the stage is known, and not a fault of this project."""
     if is_full_disk(error):
         error = OSError(f"no space left on disk ({error}); free some and start again, finished work is kept")
+    if is_lost_peer(error):
+        lost = f"rank {rank()} on {socket.gethostname()} has lost the connection to another process"
+        print(f"{lost}: a consequence, not the cause ({str(error).splitlines()[0]:.200})", file=sys.stderr)
+        sys.exit(EXIT_LOST_PEER)
     print(f"error: {error}" + (f"\n{more}" if more else ""), file=sys.stderr)
     sys.exit(EXIT_FAILED if isinstance(error, ConnectionError) else EXIT_USER_ERROR)
 
 
 def _is_known(error: Exception) -> bool:
-    """Whether the message says it all: a mistake, a full disk, a server that our own code gave up."""
-    return isinstance(error, ValueError) or type(error) is ConnectionError or is_full_disk(error)
+    """Whether the message says it all: a mistake, a full disk, a server that our own code gave up, another
+    process that is gone."""
+    mistake = isinstance(error, ValueError) or type(error) is ConnectionError
+    return mistake or is_full_disk(error) or is_lost_peer(error)
+
+
+_LOST_PEER = re.compile(
+    r"(?:closed|reset) by peer|broken pipe|timed out|no route to host|connection refused|unreachable"
+    r"|remote process exited|ncclRemoteError|failed to recv|wait timeout",
+    re.IGNORECASE,
+)
+"""What gloo, NCCL and torch's store say when a process, or the network, is gone."""
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error of one of several processes is that another one is gone."""
+    return world() > 1 and isinstance(error, RuntimeError) and bool(_LOST_PEER.search(str(error)))
 
 
 _FULL_DISK = re.compile(
