@@ -102,9 +102,13 @@ class Heartbeat:
         told = None
         while not self.over.is_set():
             state = (self.beats, self.phase, self.standing)
-            if state != told and self._write():
+            if (state != told or not self._is_there()) and self._write():
                 told = state
             self.over.wait(SECONDS_BETWEEN_WRITES)
+
+    def _is_there(self) -> bool:
+        """The first process clears the place when it begins, which may be later."""
+        return self.path is not None and self.path.exists()
 
     def _write(self) -> bool:
         assert self.path is not None
@@ -176,10 +180,10 @@ def own_memory() -> dict[str, float]:
     """GiB of main memory that this process has, and the most that it has had of its GPU, if it uses one."""
     memory = {"rss_gib": round(psutil.Process().memory_info().rss / 2**30, 3)}
     torch = sys.modules.get("torch")  # which this layer never imports; another thread may be just doing so
-    if torch is not None and not getattr(torch.__spec__, "_initializing", False):
-        if torch.cuda.is_initialized():
-            most = max(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
-            memory["gpu_gib"] = round(most / 2**30, 3)
+    loading = torch is None or getattr(torch.__spec__, "_initializing", False)
+    if torch is not None and not loading and torch.cuda.is_initialized():
+        most = max(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
+        memory["gpu_gib"] = round(most / 2**30, 3)
     return memory
 
 

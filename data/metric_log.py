@@ -85,5 +85,5 @@ def memory_row(processes: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     for process in processes:
         for key in MEMORY:
             if key in process:
-                found[f"memory/{key}"] = max(process[key], found.get(f"memory/{key}", 0.0))
+                found[f"memory/{key}"] = round(max(process[key], found.get(f"memory/{key}", 0.0)), 3)
     return found

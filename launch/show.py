@@ -29,21 +29,38 @@ def show(folder: Path) -> None:
     Raises:
         ValueError: the folder holds no run, or is a stage's whose manifest is not readable.
     """
+    console = terminal()
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        _show_stage(console, folder, _checked(manifest, folder))
+        return
+    _show_pipeline(console, folder, stage_folders(folder))
+
+
+def terminal() -> Any:
+    """The console to print to."""
     from rich.console import Console
 
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=WIDTH)
-    manifest = read_manifest(folder)
-    if manifest is not None:
-        _show_stage(console, folder, _checked(manifest, folder))
-        return
+    return console
+
+
+def stage_folders(folder: Path) -> list[Path]:
+    """A stage's own folder, or those of the stages of a pipeline, in their order.
+
+    Raises:
+        ValueError: the folder holds no run.
+    """
+    if (folder / "manifest.json").is_file():
+        return [folder]
     stages = [p.parent for p in sorted(folder.glob("*/manifest.json")) if ".old-" not in p.parent.name]
     if not stages:
         raise ValueError(
             f"{folder}: no run here; run folders are runs/<pipeline> and runs/<pipeline>/<stage>"
         )
-    _show_pipeline(console, folder, stages)
+    return stages
 
 
 def _checked(manifest: Any, folder: Path) -> dict[str, Any]:
@@ -72,7 +89,7 @@ def _show_pipeline(console: Any, folder: Path, stages: list[Path]) -> None:
     errors: list[str] = []
     seconds = 0.0
     for stage in stages:
-        manifest, metrics = _read(stage)
+        manifest, metrics = read_stage(stage)
         status, took = str(manifest["status"]), manifest.get("seconds")
         took = took if isinstance(took, int | float) else 0
         statuses[status] += 1
@@ -84,7 +101,7 @@ def _show_pipeline(console: Any, folder: Path, stages: list[Path]) -> None:
         counts, numbers = picked(metrics)
         cells = (duration(took) if took else "", inputs, ", ".join(counts), "\n".join(numbers))
         table.add_row(Text(stage.name), Text(status, _STYLES.get(status, "red")), *map(Text, cells))
-    summary = ", ".join(f"{number} {status}" for status, number in statuses.items())
+    summary = ", ".join(f"{count} {status}" for status, count in statuses.items())
     title = f"{folder}: {len(stages)} stages ({summary}), {duration(seconds)}"
     console.print(title, markup=False, soft_wrap=True)
     console.print(table)
@@ -92,7 +109,7 @@ def _show_pipeline(console: Any, folder: Path, stages: list[Path]) -> None:
         console.print(error, markup=False, soft_wrap=True)
 
 
-def _read(stage: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_stage(stage: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Manifest and metrics of a stage; a file that is not what it should be becomes the stage's status."""
     try:
         manifest = _checked(read_manifest(stage), stage)
@@ -135,7 +152,7 @@ def picked(metrics: dict[str, Any]) -> tuple[list[str], list[str]]:
     numbers = [*_accuracies(metrics.get("benchmarks")), *_compared(metrics), *_courses(metrics)]
     if not numbers and not any(f"{name}_out" in used for name in _FLOWS):
         others = [k for k, v in metrics.items() if k not in used and "seconds" not in k and _is_number(v)]
-        shown = [f"{key} {_number(metrics[key])}" for key in others[:_MOST_NUMBERS]]
+        shown = [f"{key} {number(metrics[key])}" for key in others[:_MOST_NUMBERS]]
         numbers = [", ".join(shown)] if shown else []
     return counts, numbers
 
@@ -171,8 +188,8 @@ def _accuracies(benchmarks: Any) -> Iterator[str]:
         votes = max(
             (key for key in found if key.startswith("maj@")), key=lambda key: int(key[4:]), default=""
         )
-        most = f", {votes} {_number(found[votes].get('mean'))}" if votes else ""
-        mean, low, high = (_number(accuracy.get(key)) for key in ("mean", "low", "high"))
+        most = f", {votes} {number(found[votes].get('mean'))}" if votes else ""
+        mean, low, high = (number(accuracy.get(key)) for key in ("mean", "low", "high"))
         yield f"{name} {mean} [{low}, {high}]{most}"
 
 
@@ -183,7 +200,7 @@ def _compared(metrics: dict[str, Any]) -> list[str]:
     lines: dict[str, list[str]] = {}
     for key, value in metrics.items():
         if ends := [name for name in names if key.endswith(name)]:
-            lines.setdefault(key.removesuffix(max(ends, key=len)), []).append(_number(value))
+            lines.setdefault(key.removesuffix(max(ends, key=len)), []).append(number(value))
     return [f"{name} {' -> '.join(values)}" for name, values in lines.items()]
 
 
@@ -194,7 +211,7 @@ def _courses(metrics: dict[str, Any]) -> list[str]:
         for key, value in metrics.items():
             name = key.removesuffix(begins)
             if key.endswith(begins) and name not in found and name + ends in metrics:
-                found[name] = f"{name} {_number(value)} -> {_number(metrics[name + ends])}"
+                found[name] = f"{name} {number(value)} -> {number(metrics[name + ends])}"
     return [", ".join(found.values())] if found else []
 
 
@@ -202,7 +219,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _number(value: Any) -> str:
+def number(value: Any) -> str:
     """Three decimals of what is small, four digits of what is not; "-" of what is no number."""
     if not _is_number(value):
         return "-"
