@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from data.heartbeat import Heartbeat, read_heartbeats
+from data.heartbeat import SECONDS_BETWEEN_WRITES, Heartbeat, read_heartbeats
 from data.processes import rank, worker, world
 
 EXIT_STALLED = 124
@@ -56,10 +56,11 @@ class _Watch:
         self.folder = folder
         self.seconds = seconds
         self.tick_seconds = min(30.0, seconds / 10)
-        self.grace_seconds = max(5.0, seconds / 10)
-        """How long others that stand still have to end themselves."""
+        self.grace_seconds = max(1.0, seconds / 10)
+        """How long the end of a process may take."""
         self.seen: dict[int, tuple[int, float]] = {}
         """Beats of the other processes, and since when there are so many."""
+        self._set_timer()  # before anything can take the lock
 
     def run(self) -> None:
         try:
@@ -69,16 +70,21 @@ class _Watch:
             faulthandler.cancel_dump_traceback_later()
 
     def _look(self) -> None:
-        patience = self._patience(self.own.phase)
-        faulthandler.dump_traceback_later(patience + 2 * self.grace_seconds, exit=True)
+        patience = self._set_timer()
         stood = time.monotonic() - self.own.last_beat
         if stood < patience / 2:
             self.seen, self.own.standing = {}, {}
             return
         self.own.standing = _where()
         others = self._others()
-        if stood >= patience and (what := self._verdict(stood, patience, others)):
+        if stood >= patience and (what := self._verdict(stood, others)):
             self._end(what)
+
+    def _set_timer(self) -> float:
+        """Seconds that this process may stand still, after which the timer strikes if no thread does."""
+        patience = self._patience(self.own.phase)
+        faulthandler.dump_traceback_later(patience + 2 * self.grace_seconds, exit=True)
+        return patience
 
     def _patience(self, phase: str) -> float:
         return self.seconds * (LOADING_TAKES if phase == "load" else 1)
@@ -97,17 +103,15 @@ class _Watch:
             found.append({**state, "stood": now - self.seen[other][1]})
         return found
 
-    def _verdict(self, stood: float, patience: float, others: list[dict[str, Any]]) -> str | None:
+    def _verdict(self, stood: float, others: list[dict[str, Any]]) -> str | None:
         """What to say before this process ends itself, None if it is not to."""
         own = {"phase": self.own.phase, **self.own.standing}
         name = f"rank {worker()} on {socket.gethostname()}"
         if _works(own):
             return f"{name} has stood still for {stood:.0f} s in phase {own['phase']}, at {own['at']}"
-        if any(other["stood"] < self._patience(other["phase"]) / 2 for other in others):
+        if any(other["stood"] < self._time_of(other) for other in others):
             return None
         working = [other for other in others if _works(other)]
-        if working and stood < patience + self.grace_seconds:
-            return None
         listed = "; ".join(
             f"rank {other['rank']} on {other['host']} in {other['phase']}" for other in working or others
         )
@@ -117,6 +121,13 @@ class _Watch:
             f"no process has gone on for {stood:.0f} s: {name} in {own['phase']}, at {own['at']}; {listed}: "
             "the network between them, or a collective that not all of them take part in"
         )
+
+    def _time_of(self, other: dict[str, Any]) -> float:
+        """How long another process must have been seen to stand still before this one ends: one that works
+        ends itself before; what waits has been looked at since this one has stood for half its time, and
+        tells of itself only now and then."""
+        patience = self._patience(other["phase"])
+        return patience + self.grace_seconds if _works(other) else patience / 2 + 3 * SECONDS_BETWEEN_WRITES
 
     def _end(self, what: str) -> NoReturn:
         faulthandler.dump_traceback_later(self.grace_seconds, exit=True)  # should the disk stand still, too
@@ -147,17 +158,22 @@ def _works(state: dict[str, Any]) -> bool:
 
 
 def _where() -> dict[str, Any]:
-    """Where the main thread is, in code that is no package's if it can be said, and whether it waits in a
-    collective."""
+    """Where the main thread is, and whether it waits in a collective."""
     frames: list[FrameType] = []
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None:
         frames.append(frame)
         frame = frame.f_back
     own = next((f for f in frames if not f.f_code.co_filename.startswith(("<", *_PACKAGES))), frames[0])
-    path = Path(own.f_code.co_filename)
-    place = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    called_from = "" if own is frames[0] else f" (from {_line(own)})"
     return {
-        "at": f"{place}:{own.f_lineno} {own.f_code.co_name}",
+        "at": _line(frames[0]) + called_from,
         "waits": any(part in f.f_code.co_filename for f in frames[:3] for part in _COLLECTIVES),
     }
+
+
+def _line(frame: FrameType) -> str:
+    """Its place, with a path that is short where it can be."""
+    path = Path(frame.f_code.co_filename)
+    root = next((root for root in (*_PACKAGES, os.getcwd()) if path.is_relative_to(root)), None)
+    return f"{path.relative_to(root) if root else path}:{frame.f_lineno} {frame.f_code.co_name}"
