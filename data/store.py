@@ -2,6 +2,7 @@
 
 Everything is written to a temporary file beside its place, flushed to disk and renamed; a reader never sees
 half of it. The one exception is `Journal`, which is appended to row by row and survives a torn last line.
+Tables and journals carry checksums, so that bytes which a disk has changed are not read as other rows.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -78,7 +80,10 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], table: str) -> Non
 
     schema = table_features(table).arrow_schema
     cleaned = (clean_text(row) for row in rows)
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, schema, write_page_checksum=True) as writer,
+    ):
         while group := list(islice(cleaned, ROWS_PER_GROUP)):
             try:
                 arrow = pa.Table.from_pylist(group, schema=schema)
@@ -112,7 +117,7 @@ def iterate_rows(path: Path, table: str) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist; it is written by the stage that makes {table}")
     try:
-        arrow = pq.read_table(path)
+        arrow = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} is not readable as parquet ({error}); make it again") from error
     for column in table_features(table):
@@ -154,9 +159,11 @@ def write_rejected(folder: Path, rows: Iterable[Rejected]) -> None:
 
 
 class Journal:
-    """Rows that must survive a kill at any moment: one JSON object a line, flushed to disk at each append.
+    """Rows that must survive a kill at any moment: one JSON object a line with the checksum of its text,
+    flushed to disk at each append.
 
-    A last line that a kill cut short is dropped at the next opening.
+    A last line that a kill cut short is dropped at the next opening, and any line that is not what was
+    written is passed over with a warning; whoever asks for rows makes those anew that are not there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -176,7 +183,7 @@ class Journal:
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows; when this returns they are on disk."""
-        text = "".join(json.dumps(clean_text(row), ensure_ascii=True) + "\n" for row in rows)
+        text = "".join(_line(clean_text(row)) for row in rows)
         self._file.write(text)
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -199,7 +206,29 @@ def journal_rows(path: Path) -> list[dict[str, Any]]:
 def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
-    return [json.loads(line) for line in whole.decode("utf-8").splitlines()], len(whole)
+    rows = [_row(line) for line in whole.splitlines()]
+    if bad := [number for number, row in enumerate(rows, 1) if row is None]:
+        logger.warning("%s: %d lines are damaged, the first is line %d; passed over", path, len(bad), bad[0])
+    return [row for row in rows if row is not None], len(whole)
+
+
+_CHECKSUM = ', "crc32": '
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    text = json.dumps(row, ensure_ascii=True)
+    return f"{text[:-1]}{_CHECKSUM}{zlib.crc32(text.encode())}}}\n"
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """The row of a line, None if it is damaged; lines of older versions have no checksum."""
+    text, _, checksum = line.rpartition(_CHECKSUM.encode())
+    if text and checksum != b"%d}" % zlib.crc32(text + b"}"):
+        return None
+    try:
+        return json.loads(text + b"}" if text else line)
+    except ValueError:
+        return None
 
 
 _SAMPLED_BYTES = 1 << 20

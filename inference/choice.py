@@ -31,7 +31,7 @@ def choose(
     cumulative distribution is inverted at `uniforms(seed, place)`.
 
     Raises:
-        NotFiniteError: the logits of a sampled row are NaN or infinite.
+        NotFiniteError: the logits of a row are NaN or infinite.
     """
     if not params:
         return torch.empty(0, dtype=torch.long)
@@ -53,7 +53,9 @@ def _choose(logits_RV: Tensor, params: SamplingParams, seeds: Sequence[int], pla
         banned = torch.tensor(params.banned_ids, device=logits_RV.device)
         logits_RV = logits_RV.index_fill(1, banned, -torch.inf)
     if params.temperature == 0:
-        return logits_RV.argmax(-1)
+        best_R, chosen_R = logits_RV.max(-1)  # a NaN is the largest
+        _refuse_unless(best_R.isfinite().all())
+        return chosen_R
     logits_RV = logits_RV.float() / params.temperature
     if params.top_k:
         logits_RV = TopKLogitsWarper(params.top_k)(torch.empty(0), logits_RV)  # type: ignore[arg-type]
@@ -71,8 +73,7 @@ def _invert(probabilities_RV: Tensor, uniforms_R: Tensor) -> Tensor:
     rows, size = probabilities_RV.shape
     padded = torch.nn.functional.pad(probabilities_RV, (0, -size % _BLOCK)).view(rows, -1, _BLOCK)
     blocks = padded.sum(-1).double().cumsum(-1)
-    if not blocks[:, -1].isfinite().all():
-        raise NotFiniteError("the model's logits are not finite: it gives no probabilities to draw from")
+    _refuse_unless(blocks[:, -1].isfinite().all())
     target_R1 = (uniforms_R * blocks[:, -1]).unsqueeze(1)
     block_R1 = torch.searchsorted(blocks, target_R1, right=True).clamp(max=blocks.shape[1] - 1)
     before_R1 = torch.where(block_R1 > 0, blocks.gather(1, (block_R1 - 1).clamp(min=0)), 0.0)
@@ -82,6 +83,14 @@ def _invert(probabilities_RV: Tensor, uniforms_R: Tensor) -> Tensor:
     # rounding may leave the target just behind the last possible token of the block
     last_R1 = _BLOCK - 1 - (inside > 0).flip(-1).int().argmax(-1, keepdim=True)
     return (block_R1 * _BLOCK + torch.minimum(place_R1, last_R1)).squeeze(1)
+
+
+def _refuse_unless(finite: Tensor) -> None:
+    if not finite:
+        raise NotFiniteError(
+            "the model's logits are not finite: it gives no probabilities to draw from. Its weights are "
+            "broken, or overflow in this dtype (set dtype: float32 or bfloat16)"
+        )
 
 
 def uniforms(seeds: Sequence[int], places: Sequence[int]) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.store import read_json
+from inference.weight_files import check_weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,7 @@ def locate(model: str) -> str:
     """A local folder or hub id that transformers can load.
 
     Raises:
-        ValueError: a local folder that holds no model or no tokenizer.
+        ValueError: a local folder that holds no model or no tokenizer, or weights that are not whole.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -49,6 +50,7 @@ def locate(model: str) -> str:
             raise ValueError(
                 f"model_name_or_path: {folder} has no {what} ({files[0]} is missing); save it there first"
             )
+    check_weight_files(folder)
     return str(folder)
 
 

@@ -124,7 +124,9 @@ def _rows(
     if not path.is_file():
         raise ValueError(f"{path} does not exist; run the stage again")
     try:
-        rows = pq.read_table(path, columns=columns, filters=filters).to_pylist()
+        rows = pq.read_table(
+            path, columns=columns, filters=filters, page_checksum_verification=True
+        ).to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} is not readable as parquet ({error}); run the stage again") from error
     if columns and rows and (missing := [name for name in columns if name not in rows[0]]):
