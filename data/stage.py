@@ -35,6 +35,7 @@ from data.recipe import Recipe, check_recipe, load_recipe, parse, references, re
 from data.run_folder import Plan, RunFolder, pipeline_folder, plan, read_manifest, stage_folder
 from data.shares import shared_folder
 from data.stage_help import stage_help
+from data.stall import group_timeout
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +146,8 @@ def configure(
         fields["output_dir"] = str(stage_folder(recipe))
     else:
         fields.pop("output_dir", None)
+    if any("ddp_timeout" in cls.__dataclass_fields__ for cls in config_classes):
+        fields = {**group_timeout(recipe.launch.get("stall_seconds")), **fields}
     configs = parse(recipe, fields, config_classes, overrides)
     overridden = {key: getattr(c, key) for c in configs for key in given if hasattr(c, key)}
     return dataclasses.replace(recipe, fields={**recipe.fields, **overridden}), configs

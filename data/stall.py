@@ -50,6 +50,13 @@ def watch_for_stalls(own: Heartbeat, folder: Path, seconds: float | None) -> Non
         threading.Thread(target=_Watch(own, folder, seconds).run, name="stall watch", daemon=True).start()
 
 
+def group_timeout(seconds: float | None) -> dict[str, int]:
+    """`ddp_timeout` of a recipe that has none of its own, for its `stall_seconds`: the limit that NCCL keeps,
+    should no watch strike. It is twice as long, for a process may wait for one that works on and on."""
+    seconds = DEFAULT_SECONDS if seconds is None else float(seconds)
+    return {"ddp_timeout": round(2 * seconds)} if seconds else {}
+
+
 class _Watch:
     def __init__(self, own: Heartbeat, folder: Path, seconds: float) -> None:
         self.own = own
