@@ -1,4 +1,4 @@
-"""Numbers of a stage while it runs: rows of `<stage folder>/metrics.jsonl`, with the same names in every stage
+"""Numbers of a stage while it runs: rows of `<stage folder>/metrics.jsonl`, with the same names in all stages
 (docs/observability.md).
 
 Rows are appended as the stage goes on, by its first process. A kill may cut the last line: readers skip what

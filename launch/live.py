@@ -264,7 +264,8 @@ def _numbers(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         last |= {METRICS[key]: value for key, value in row.items() if key in METRICS}
     if last:
-        yield "  " + "  ".join(f"{name} {number(last[name])}" for name in METRICS.values() if name in last)
+        names = [name for name in dict.fromkeys(METRICS.values()) if name in last]
+        yield "  " + "  ".join(f"{name} {number(last[name])}" for name in names)
     seconds = {phase: sum(_seconds(row.get(f"time/{phase}")) for row in rows) for phase in PHASES}
     total = sum(seconds.values())
     if total:

@@ -109,7 +109,7 @@ class Observe(TrainerCallback):
         seconds = take_phase_seconds()
         tokens, attended = (sum(of[key] for of in told) for key in ("tokens", "attended"))
         numbers = {
-            **self.speed.row(tokens, attended, sum(seconds.values())),
+            **self.speed.row(tokens, attended, sum(seconds.values()) - seconds["load"]),
             **phase_row(seconds),
             **memory_row(told),
         }
