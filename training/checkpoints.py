@@ -23,6 +23,7 @@ from data.store import read_json, write_json
 from training.finite import StopWhenNotFinite
 from training.observe import observed
 from training.preemption import StopWhenAsked
+from training.universal import load_for_these_processes
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ def resume_or_train(trainer: Trainer, folder: Path, *, stop_on_nan: bool = True)
     PartialState().wait_for_everyone()  # until all have chosen
     if trainer.args.should_save:
         _unmark_damaged(folder)
+    if checkpoint is not None:
+        load_for_these_processes(trainer, checkpoint)
     with observed(trainer, folder), StopWhenAsked(trainer) as stop:
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     stop.raise_if_stopped()
