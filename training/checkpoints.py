@@ -54,6 +54,8 @@ def resume_or_train(trainer: Trainer, folder: Path, *, stop_on_nan: bool = True)
     trainer.add_callback(MarkCompleteCheckpoints())
     _stop_at_the_last_step(trainer)
     checkpoint = newest_complete_checkpoint(folder)
+    if checkpoint is not None and trainer.args.should_save:
+        logger.info("going on from %s", checkpoint.name)
     PartialState().wait_for_everyone()  # until all have chosen
     if trainer.args.should_save:
         _unmark_damaged(folder)
