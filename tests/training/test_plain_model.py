@@ -23,7 +23,7 @@ from inference.scorers.load import kind_of
 from inference.scorers.outcome_scorer import save_pairwise_options
 from tests.training.test_grpo_ranks import ZERO3
 from tests.training.test_sft import arguments, traces
-from training.checkpoints import mark_complete
+from training.checkpoints import MARKER, mark_complete
 from training.plain_model import PlainModelConfig, plain_model
 from training.sft import SftConfig, sft
 
@@ -266,4 +266,6 @@ def test_zero3_shards_become_one_model(tiny_model: Path, tmp_path: Path) -> None
         assert all(torch.allclose(made[name], expected[name], atol=1e-4) for name in made), name
         assert not torch.allclose(made["lm_head.weight"], fresh["lm_head.weight"], atol=1e-3)
     next((stage / "checkpoint-1").glob("global_step*/*optim_states.pt")).unlink()
+    refuses("checkpoint-1 is damaged .*optim_states.pt is gone", tmp_path / "none", stage, checkpoint=1)
+    (stage / "checkpoint-1" / MARKER).write_bytes(b"")  # of an older version, which tells of no files
     refuses("ZeRO-3 shards .* cannot be put together", tmp_path / "none", stage, checkpoint=1)
