@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from data.heartbeat import take_phase_seconds as take
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """A clock that goes on when it is told to."""
     now = [100.0]
     monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
@@ -27,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
     def go_on(seconds: float) -> None:
         now[0] += seconds
 
-    yield go_on
+    return go_on
 
 
 @pytest.fixture
@@ -55,9 +56,9 @@ def test_time_counts_for_the_innermost_phase_and_all_of_it_counts_once(clock: Ca
         with phase("generate"):
             clock(8)
         clock(16)
-        with pytest.raises(ValueError, match="no"), phase("reward"):
+        with suppress(ValueError), phase("reward"):
             clock(32)
-            raise ValueError("no")
+            raise ValueError
         seconds = take()
         clock(64)
     assert {name: value for name, value in seconds.items() if value} == {

@@ -115,7 +115,7 @@ def wandb_history(folder: Path) -> tuple[Any, list[dict[str, Any]]]:
         place += 7 + size
         if kind not in (1, 4):  # whole, or the last part
             continue
-        record = wandb_internal_pb2.Record()
+        record: Any = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]
         record.ParseFromString(part)
         part = b""
         if record.HasField("run"):
