@@ -33,6 +33,8 @@ PLACE_KEYS = (
     "main_process_port",
 )
 """Keys of `launch:` that cannot change a result."""
+PLACE_FIELDS = ("output_dir", "vllm_server_base_url")
+"""Fields that cannot: where the stage writes, and where the server is that generates."""
 
 Made = TypeVar("Made")
 
@@ -63,8 +65,8 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """Changes when anything changes that can change the result; the output folder cannot."""
-        fields = {key: value for key, value in self.fields.items() if key != "output_dir"}
+        """Changes when anything changes that can change the result."""
+        fields = {key: value for key, value in self.fields.items() if key not in PLACE_FIELDS}
         launch = {key: value for key, value in self.launch.items() if key not in PLACE_KEYS}
         text = json.dumps([self.stage, launch, fields], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

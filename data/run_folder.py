@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from data.processes import world
-from data.recipe import PLACE_KEYS, RUN_PREFIX, Recipe, references, runs_root, strings
+from data.recipe import PLACE_FIELDS, PLACE_KEYS, RUN_PREFIX, Recipe, references, runs_root, strings
 from data.store import fingerprint, read_json, result_files, write_json
 
 State = Literal["new", "unfinished", "finished", "stale"]
@@ -126,7 +126,7 @@ def _changed_keys(recipe: Recipe, manifest: dict[str, Any]) -> dict[str, str]:
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
     launch = {f"launch.{key}": value for key, value in values["launch"].items() if key not in PLACE_KEYS}
-    return {**launch, **{key: value for key, value in values.items() if key not in ("launch", "output_dir")}}
+    return {**launch, **{key: value for key, value in values.items() if key not in ("launch", *PLACE_FIELDS)}}
 
 
 def _changed_inputs(manifest: dict[str, Any], inputs: dict[str, dict[str, str]]) -> str:

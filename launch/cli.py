@@ -56,7 +56,7 @@ def _command(arguments: list[str]) -> int:
         if options.on == "slurm":
             from launch.slurm import submit
 
-            return submit(options.folder, selection, dry_run=options.dry_run)
+            return submit(options.folder, selection, dry_run=options.dry_run, site_file=options.slurm_config)
         return run_pipeline(options.folder, selection, dry_run=options.dry_run)
     if options.command == "check":
         from launch.check import check
@@ -170,6 +170,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=("here", "slurm"),
         default="here",
         help="slurm: a job for each stage (docs/slurm.md)",
+    )
+    run.add_argument(
+        "--slurm-config",
+        type=Path,
+        metavar="FILE",
+        help="what jobs ask of the cluster (default: $SLOWTHINK_SLURM, ~/.config/slowthink/slurm.yaml)",
     )
     check = commands.add_parser("check", help="what can be known before anything runs: data, memory, time")
     check.add_argument("recipe", type=Path, help="recipe folder or file")

@@ -138,11 +138,11 @@ def run_pipeline(folder: Path, selection: Selection, *, dry_run: bool) -> int:
     recipes = selection.choose(load_pipeline(folder))
     if dry_run:
         return _print_plan(recipes)
-    todo = [recipe for recipe in recipes if not _is_finished(recipe)]
+    todo = [recipe for recipe in recipes if not is_finished(recipe)]
     for recipe in todo:
         check_stage(recipe)
     for recipe in recipes:
-        if recipe not in todo and _is_finished(recipe):
+        if recipe not in todo and is_finished(recipe):
             print(f"= {recipe.name}: finished -> {stage_folder(recipe)}")
             continue
         code = run_recipe(recipe)
@@ -151,7 +151,12 @@ def run_pipeline(folder: Path, selection: Selection, *, dry_run: bool) -> int:
     return 0
 
 
-def _is_finished(recipe: Recipe) -> bool:
+def is_finished(recipe: Recipe) -> bool:
+    """Whether nothing is to be done; a stage that cannot tell, since an input is not there yet, is not.
+
+    Raises:
+        RecipeError: its folder belongs to another recipe.
+    """
     try:
         return plan(recipe).state == "finished"
     except RecipeError:
@@ -164,7 +169,7 @@ def _is_finished(recipe: Recipe) -> bool:
 def _print_plan(recipes: Sequence[Recipe]) -> int:
     for recipe in recipes:
         check_stage(recipe)
-        state = "finished, would be skipped" if _is_finished(recipe) else "would run"
+        state = "finished, would be skipped" if is_finished(recipe) else "would run"
         print(
             f"{recipe.name}: ok, {state} -> {stage_folder(recipe)}\n    {shlex.join(stage_command(recipe))}"
         )
