@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from data.stage import EXIT_FAILED, EXIT_INTERRUPTED
 from launch.cause import (
     SECONDS_FOR_OTHERS,
     Cause,
@@ -35,6 +36,7 @@ def main() -> None:
     pass_on_to_children()
     from accelerate.commands.launch import main as launch
     from torch.distributed import DistError
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     _silence_torchrun()
@@ -48,11 +50,13 @@ def main() -> None:
         sys.exit(error.returncode if error.returncode > 0 else 128 - error.returncode)
     except ChildFailedError as error:
         _end(error.failures, before, machine, folder if machines > 1 else None)
+    except SignalException:  # SIGTERM to this process, which torchrun has passed on
+        sys.exit(EXIT_INTERRUPTED)
     except (DistError, ConnectionError) as error:
         if machines == 1:
             raise
         print(f"error: machine {machine} of {machines}: {_unreachable(error, machine)}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(EXIT_FAILED)
 
 
 def _end(
