@@ -129,8 +129,9 @@ def test_references_must_be_earlier_stages(tmp_path: Path, target: str) -> None:
         references(recipe)
 
 
-def test_hash_follows_content_not_output_folder(tmp_path: Path) -> None:
-    first = load_recipe(write(tmp_path / "a", "stage: x\nproblems: p\noutput_dir: o\n"))
+def test_hash_follows_content_not_the_place(tmp_path: Path) -> None:
+    place = "output_dir: o\nvllm_server_base_url: http://n3:8000\n"
+    first = load_recipe(write(tmp_path / "a", f"stage: x\nproblems: p\n{place}"))
     same = load_recipe(write(tmp_path / "b", "problems: p\nstage: x\n"))
     other = load_recipe(write(tmp_path / "c", "problems: q\nstage: x\n"))
     assert first.hash == same.hash != other.hash

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ def body(config: Config, folder: Path) -> dict[str, Any]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if config.fail == "bug":
         raise RuntimeError("boom")
+    if config.fail == "asked":
+        os.kill(os.getpid(), signal.SIGUSR1)
     if config.fail == "ctrl-c":
         raise KeyboardInterrupt
     write_json(folder / "rows.json", [config.size])
@@ -78,6 +81,7 @@ def test_overrides_count_as_another_recipe_and_output_dir_keeps_them_apart(run: 
         ("user", 2, "failed", "error: size: the fix"),
         ("disk", 2, "failed", "no space left on disk"),
         ("ctrl-c", 130, "interrupted", "To go on: slowthink run"),
+        ("asked", 75, "interrupted", "To go on: slowthink run"),
     ],
 )
 def test_how_a_stage_ends_badly(
