@@ -172,7 +172,7 @@ def _run_in_folder(
         folder.finish(metrics, time.monotonic() - start)
     except KeyboardInterrupt as stop:
         for again in (signal.SIGTERM, signal.SIGUSR1):  # the launcher ends all when the first has ended
-            signal.signal(again, signal.SIG_IGN)
+            signal.signal(again, lambda *_: None)
         folder.stop("interrupted", str(stop) or "interrupted")
         print(f"\n{recipe.name}: stopped. To go on: {resume_command(recipe)}", file=sys.stderr)
         sys.exit(EXIT_PREEMPTED if isinstance(stop, Preempted) else EXIT_INTERRUPTED)
