@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -63,6 +64,29 @@ class Site:
                 raise ValueError(f"{name}: {value} must be at least {least}")
         if not Path(self.template).is_file():
             raise ValueError(f"template: {self.template} does not exist")
+        if self.time and seconds_of(self.time) <= 2 * self.grace_seconds:
+            raise ValueError(
+                f"time: {self.time} is no more than twice grace_seconds ({self.grace_seconds}): a job would "
+                "be asked to stop as soon as it runs; give it more time, or set a lower grace_seconds"
+            )
+
+
+def seconds_of(time: str) -> int:
+    """Seconds of one of Slurm's times: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S (man sbatch, --time).
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    if match is None:
+        raise ValueError(f'time: {time!r} is not one of Slurm\'s times, such as "24:00:00" or "2-12:00:00"')
+    days, *parts = (int(part) if part else None for part in match.groups())
+    first, second, third = parts
+    if days is not None:
+        return 86400 * days + 3600 * (first or 0) + 60 * (second or 0) + (third or 0)
+    if third is not None:
+        return 3600 * (first or 0) + 60 * (second or 0) + third
+    return 60 * (first or 0) + (second or 0)
 
 
 def load_site(path: Path | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from data.recipe import load_recipe
 from data.run_folder import read_manifest
 from data.store import read_json, read_rows
 from launch.cli import main
-from launch.slurm_script import load_site, script, site_of
+from launch.slurm_script import load_site, script, seconds_of, site_of
 from tests.launch.slurm_cluster import SlurmCluster, missing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,6 +156,8 @@ def test_each_stage_has_a_script_that_waits_for_what_it_reads(
         ({"stages": {"curate": {"array": 4}}}, "stage 'curate' is not done in shares"),
         ({"stages": {"sample": {"array": 0}}}, "array: 0 must be at least 1"),
         ({"template": "/nowhere"}, "template: /nowhere does not exist"),
+        ({"time": "one day"}, "'one day' is not one of Slurm's times"),
+        ({"stages": {"collect": {"time": "10:00"}}}, "is no more than twice grace_seconds (300)"),
     ],
 )
 def test_a_wrong_site_file_is_refused(
@@ -164,6 +166,14 @@ def test_a_wrong_site_file_is_refused(
     code, said, _ = submitted(site, capsys)
     assert code == 2
     assert message in said.err
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [("90", 5400), ("2:30", 150), ("1:00:05", 3605), ("2-12", 216000), ("1-0:30", 88200), ("1-1:1:1", 90061)],
+)
+def test_times_are_read_as_slurm_does(time: str, seconds: int) -> None:
+    assert seconds_of(time) == seconds
 
 
 def test_a_stage_whose_input_is_neither_finished_nor_submitted_is_refused(
