@@ -135,9 +135,10 @@ def _draw_missing(
     bar = Progress(total=total, initial=len(done) // workers(), desc="completions", unit="completion")
     right = sum(attempt.verdict == "correct" for attempt in done.values())
     form, policy = thinking_format(config.thinking_format), parse_policy(config.policy)
-    size = min(config.batch_size * ROWS_PER_CALL, -(-len(work) // workers()))
-    for start in range(worker() * size, len(work), workers() * size):
-        call = work[start : start + size]
+    own = work[worker() :: workers()]  # dealt one by one: rows differ in cost with their prompts
+    size = config.batch_size * ROWS_PER_CALL
+    for start in range(0, len(own), size):
+        call = own[start : start + size]
         missing = [item for item in call if (item[0].id, item[2]) not in done]
         if missing and engine.repeatable:
             missing = call  # a call of its own might be rounded in another way

@@ -212,9 +212,9 @@ def _lots(
     ordered = sorted(tasks, key=lambda task: -len(task[1].ids))
     tokens = strategy.rows * (len(ordered[0][1].ids) + config.max_tokens)
     at_once = max(1, min(budget.live_rows // strategy.rows, budget.live_tokens // tokens))
-    size = min(PROBLEMS_PER_LOT * at_once, -(-len(tasks) // workers()))
-    for start in range(worker() * size, len(ordered), workers() * size):
-        yield ordered[start : start + size]
+    own, size = ordered[worker() :: workers()], PROBLEMS_PER_LOT * at_once
+    for start in range(0, len(own), size):
+        yield own[start : start + size]
 
 
 def _search_lot(
