@@ -41,8 +41,6 @@ def main() -> None:
 
     _silence_torchrun()
     machine, machines, folder = _place(sys.argv[1:])
-    if folder is not None and machines > 1:
-        note_cause(folder, machine, None)
     before = oom_kills()
     try:
         launch()

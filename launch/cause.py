@@ -105,22 +105,37 @@ def oom_kills() -> int | None:
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
 
 
-def note_cause(folder: Path, machine: int, cause: Cause | None) -> None:
-    """Tell the other machines, in the stage's folder if it is there; None takes back what an earlier launch
-    has told."""
-    path = folder / FOLDER / f"machine-{machine}.cause"
-    if cause is None:
-        path.unlink(missing_ok=True)
-    elif path.parent.is_dir():
+def note_cause(folder: Path, machine: int, cause: Cause) -> None:
+    """Tell the other machines, in the stage's folder if it is there; the first process of the next launch
+    clears the place."""
+    path = _note(folder, machine)
+    if path.parent.is_dir():
         path.with_suffix(".tmp").write_text(json.dumps(asdict(cause)), encoding="utf-8")
         path.with_suffix(".tmp").replace(path)
+
+
+def _note(folder: Path, machine: int) -> Path:
+    return folder / FOLDER / f"machine-{machine}.cause"
+
+
+def wait_for_the_end_of_machine_0(address: tuple[str, int], folder: Path) -> None:
+    """A restart on another machine must not meet the launch that has failed, whose port is open until its
+    processes are gone (torchrun gives them 30 seconds). It has ended when its note is there or its port is
+    closed; an open port beside a note is that of the next launch, to be joined."""
+    end = time.monotonic() + 45
+    while time.monotonic() < end and not _note(folder, 0).exists():
+        try:
+            socket.create_connection(address, timeout=2).close()
+        except OSError:
+            return
+        time.sleep(0.2)
 
 
 def cause_elsewhere(folder: Path) -> Cause | None:
     """What another machine tells within `SECONDS_FOR_OTHERS`."""
     end = time.monotonic() + SECONDS_FOR_OTHERS
     while time.monotonic() < end:
-        for path in sorted((folder / FOLDER).glob("machine-*.cause")):
+        for path in sorted(_note(folder, 0).parent.glob("machine-*.cause")):
             cause = Cause(**json.loads(path.read_text(encoding="utf-8")))
             if not cause.is_consequence:
                 return cause

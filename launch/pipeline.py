@@ -6,10 +6,8 @@ import dataclasses
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from data.processes import EXPECTED, OWN_KEYS
 from data.recipe import Recipe, RecipeError, load_pipeline, load_recipe
 from data.run_folder import plan, read_manifest, stage_folder
 from data.stage import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR, configure
+from launch.cause import wait_for_the_end_of_machine_0
 from launch.stages import find_stage
 from launch.stop_requests import StopRequests
 
@@ -184,24 +183,12 @@ def run_recipe(recipe: Recipe, overrides: Sequence[str] = ()) -> int:
         if code in (0, EXIT_USER_ERROR, EXIT_PREEMPTED, EXIT_INTERRUPTED):
             break
         print(f"> {recipe.name}: ended with code {code}; restart {restart + 1}", flush=True)
-        _wait_for_the_end_of_machine_0(recipe)
+        if recipe.launch.get("machine_rank"):
+            port = int(recipe.launch.get("main_process_port", 29500))
+            address = (str(recipe.launch.get("main_process_ip")), port)
+            wait_for_the_end_of_machine_0(address, stage_folder(recipe))
         code = _run_once(recipe, overrides)
     return code
-
-
-def _wait_for_the_end_of_machine_0(recipe: Recipe) -> None:
-    """A restart on another machine must not meet the launch that has failed: machine 0 keeps its port until
-    its processes are gone, which torchrun gives 30 seconds."""
-    if not recipe.launch.get("machine_rank"):
-        return
-    address = (str(recipe.launch.get("main_process_ip")), int(recipe.launch.get("main_process_port", 29500)))
-    end = time.monotonic() + 45
-    while time.monotonic() < end:
-        try:
-            socket.create_connection(address, timeout=2).close()
-        except OSError:
-            return
-        time.sleep(0.2)
 
 
 def _run_once(recipe: Recipe, overrides: Sequence[str]) -> int:

@@ -69,8 +69,6 @@ def test_a_machine_without_a_cause_learns_it_from_another(tmp_path: Path) -> Non
     note_cause(tmp_path, 0, here)
     note_cause(tmp_path, 1, there)
     assert cause_elsewhere(tmp_path) == there
-    note_cause(tmp_path, 1, None)
-    assert not (tmp_path / FOLDER / "machine-1.cause").exists()
 
 
 def test_a_machine_that_is_gone_is_told_by_its_silence(
