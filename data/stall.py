@@ -114,7 +114,8 @@ class _Watch:
         """What to say before this process ends itself, None if it is not to."""
         own = {"phase": self.own.phase, **self.own.standing}
         name = f"rank {worker()} on {socket.gethostname()}"
-        if _works(own):
+        alone = all(other["phase"] == "ended" for other in others)
+        if _works(own) or alone:
             return f"{name} has stood still for {stood:.0f} s in phase {own['phase']}, at {own['at']}"
         if any(other["stood"] < self._time_of(other) for other in others):
             return None

@@ -112,6 +112,13 @@ def test_where_all_wait_for_each_other_it_is_the_network(start: Start, tmp_path:
         assert "the network between them, or a collective" in output
 
 
+def test_one_that_the_others_have_left_waits_for_nobody(start: Start) -> None:
+    process = start(BEGIN + "Event().wait()", 0)
+    output = process.communicate(timeout=60)[1]
+    assert process.returncode == EXIT_STALLED, output
+    assert re.search(r"rank 0 on \S+ has stood still for 2 s in phase idle, at threading.py", output)
+
+
 def test_code_that_lets_no_thread_run_is_ended_too(start: Start, tmp_path: Path) -> None:
     process = start(BACKTRACKS, 0)
     output = process.communicate(timeout=60)[1]
