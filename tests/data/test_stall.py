@@ -16,6 +16,7 @@ from data.heartbeat import read_heartbeats
 from data.stall import EXIT_STALLED
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow  # they wait for stalls in real time
 
 BEGIN = """
 import re, sys, time
