@@ -66,6 +66,7 @@ def traffic(
     *,
     trained: float | None = None,
     micro_steps: int = 1,
+    scored: int = 0,
     weight_bytes: int = 2,
     gradient_bytes: int = 2,
 ) -> Traffic:
@@ -75,6 +76,8 @@ def traffic(
         parameters: of the model.
         trained: those that have gradients, all if None; of an adapter much fewer.
         micro_steps: gradient_accumulation_steps.
+        scored: forward passes of each micro-step beside that of training (old and reference
+            log-probabilities).
         weight_bytes, gradient_bytes: of one, as they are sent (bfloat16: 2).
     """
     trained = parameters if trained is None else trained
@@ -84,4 +87,4 @@ def traffic(
     if launcher == "zero2":
         return Traffic(gathered_bytes=trained * weight_bytes, reduced_bytes=micro_steps * gradients)
     weights = parameters * weight_bytes  # for the forward pass, and again for the backward pass
-    return Traffic(gathered_bytes=2 * micro_steps * weights, reduced_bytes=micro_steps * gradients)
+    return Traffic(gathered_bytes=(2 + scored) * micro_steps * weights, reduced_bytes=micro_steps * gradients)

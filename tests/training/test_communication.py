@@ -25,6 +25,11 @@ def test_accumulation_costs_zero_and_not_ddp() -> None:
     assert traffic("zero3", PSI, micro_steps=4).per_gpu(MANY) == pytest.approx(12 * 2 * PSI, rel=1e-3)
 
 
+def test_zero3_gathers_for_passes_that_only_score() -> None:
+    assert traffic("zero3", PSI, scored=1).per_gpu(MANY) == pytest.approx(4 * 2 * PSI, rel=1e-3)
+    assert traffic("ddp", PSI, scored=1) == traffic("ddp", PSI)
+
+
 def test_an_adapter_sends_its_gradients_alone() -> None:
     assert traffic("ddp", PSI, trained=PSI / 100).per_gpu(MANY) == pytest.approx(4 * PSI / 100, rel=1e-3)
     assert traffic("zero3", PSI, trained=PSI / 100).per_gpu(MANY) == pytest.approx(4.02 * PSI, rel=1e-3)
