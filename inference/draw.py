@@ -131,11 +131,11 @@ def _draw_missing(
     done: dict[tuple[str, int], Attempt],
     counts: Counter[str],
 ) -> None:
-    total = -(-len(work) // workers())
-    bar = Progress(total=total, initial=len(done) // workers(), desc="completions", unit="completion")
+    own = work[worker() :: workers()]  # dealt one by one: rows differ in cost with their prompts
+    initial = sum((problem.id, index) in done for problem, _, index in own)
+    bar = Progress(total=len(own), initial=initial, desc="completions", unit="completion")
     right = sum(attempt.verdict == "correct" for attempt in done.values())
     form, policy = thinking_format(config.thinking_format), parse_policy(config.policy)
-    own = work[worker() :: workers()]  # dealt one by one: rows differ in cost with their prompts
     size = config.batch_size * ROWS_PER_CALL
     for start in range(0, len(own), size):
         call = own[start : start + size]
