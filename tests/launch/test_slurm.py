@@ -274,10 +274,10 @@ def test_a_pipeline_with_a_preempted_stage_and_one_that_fails(pipeline: Path, tm
     assert "share 1/2 is in the journals" in log_of(logs, "02_sample")
     assert "going on after 40 finished completions" in log_of(logs, "02_sample")
     assert len(read_rows(runs / "tiny" / "02_sample" / "attempts.parquet", "attempts")) == 40
-    states = {name: read_manifest(runs / "tiny" / name) for name in RECIPES}
-    assert {name: state and state["status"] for name, state in states.items()} == dict.fromkeys(
-        RECIPES, "finished"
-    )
+    for stage in RECIPES:
+        manifest = read_manifest(runs / "tiny" / stage)
+        assert manifest is not None, log_of(logs, stage)[-3000:]
+        assert manifest["status"] == "finished", log_of(logs, stage)[-3000:]
     flags = ["--num_machines", "1", "--output_dir", str(tmp_path / "undisturbed")]
     slowthink(cluster, runs, "sft", "--config", str(pipeline / "04_sft.yaml"), *flags)
     assert losses(runs / "tiny" / "04_sft") == losses(tmp_path / "undisturbed")
