@@ -66,8 +66,8 @@ class Progress(tqdm):
         own = {"done": self.n, "total": self.total, "tokens": self.tokens, **own_memory()}
         told = [own, *others]
         done, total, tokens = (sum(of.get(key) or 0 for of in told) for key in ("done", "total", "tokens"))
-        speed = {"perf/tokens_per_second": (tokens - self._told_tokens) / seconds} if tokens else {}
-        self._told_tokens = tokens
+        new, self._told_tokens = tokens - self._told_tokens, tokens
+        speed = {"perf/tokens": new, "perf/tokens_per_second": new / seconds} if tokens else {}
         return {
             "unit": self.unit,
             "done": done,

@@ -82,7 +82,7 @@ class Speed:
         generated, self.generated = self._generated_tokens() - self.generated, self._generated_tokens()
         row: dict[str, float] = {}
         if tokens:
-            row["perf/tokens_per_second"] = tokens / seconds
+            row |= {"perf/tokens": tokens, "perf/tokens_per_second": tokens / seconds}
         if generated:
             row["perf/generated_tokens_per_second"] = generated / seconds
         if self.peak_flops is None or not (tokens or generated):

@@ -81,6 +81,7 @@ def test_a_row_sums_over_processes_and_its_phases_are_all_of_the_time(stage: Pat
     assert (row["done"], row["total"], row["unit"], row["right"]) == (45, 100, "completion", 0.25)
     assert row["memory/rss_gib"] == 1000.0
     seconds = {name: row[f"time/{name}"] for name in PHASES}
+    assert row["perf/tokens"] == 700
     assert row["perf/tokens_per_second"] * sum(seconds.values()) >= 700 * 0.99  # load came before the bar
     assert row.keys() >= {f"time/{name}" for name in PHASES}
 
