@@ -14,16 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from data.stage import EXIT_FAILED, EXIT_INTERRUPTED
-from launch.cause import (
-    SECONDS_FOR_OTHERS,
-    Cause,
-    cause_elsewhere,
-    end_of_group,
-    find_cause,
-    last_heard,
-    note_cause,
-    oom_kills,
-)
+from launch.cause import Cause, end_of_group, find_cause, oom_kills
+from launch.machines import CAUSE_SECONDS, Machine, last_heard
 from launch.stop_requests import pass_on_to_children
 
 
@@ -40,56 +32,57 @@ def main() -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     _silence_torchrun()
-    machine, machines, folder = _place(sys.argv[1:])
+    machine = _this_machine(sys.argv[1:])
+    if machine:
+        machine.begin()
     before = oom_kills()
     try:
         launch()
     except subprocess.CalledProcessError as error:  # of a stage of one process
         sys.exit(error.returncode if error.returncode > 0 else 128 - error.returncode)
     except ChildFailedError as error:
-        _end(error.failures, before, machine, folder if machines > 1 else None)
+        _end(error.failures, before, machine)
     except SignalException:  # SIGTERM to this process, which torchrun has passed on
-        sys.exit(EXIT_INTERRUPTED)
+        cause = machine.cause_elsewhere(0) if machine else None
+        if cause:
+            _say(cause)
+        sys.exit(cause.code if cause else EXIT_INTERRUPTED)
     except (DistError, ConnectionError) as error:
-        if machines == 1:
+        if machine is None:
             raise
-        print(f"error: machine {machine} of {machines}: {_unreachable(error, machine)}", file=sys.stderr)
+        print(f"error: machine {machine.number}: {_unreachable(error, machine)}", file=sys.stderr)
         sys.exit(EXIT_FAILED)
+    if machine:
+        machine.end(None)
 
 
-def _end(
-    failures: Mapping[int, Any], oom_kills_before: int | None, machine: int, folder: Path | None
-) -> NoReturn:
-    """Say what ended the launch, and end so.
-
-    Args:
-        folder: of the stage, where other machines have a part in it.
-    """
+def _end(failures: Mapping[int, Any], oom_kills_before: int | None, machine: Machine | None) -> NoReturn:
+    """Say what ended the launch, and end so."""
     for failure in failures.values():
         end_of_group(failure.pid)
     cause = find_cause(failures, oom_kills_before)
-    if folder is not None:
-        note_cause(folder, machine, cause)
+    if machine:
+        machine.end(cause)
         if cause.is_consequence:
-            cause = _told_elsewhere(folder) or cause
-    if cause.what and not cause.is_consequence:
-        print(f"error: {cause}", file=sys.stderr)
+            cause = machine.cause_elsewhere() or cause
+    if not cause.is_consequence:
+        _say(cause)
+    elif machine:
+        print(
+            f"error: no machine has told a cause within {CAUSE_SECONDS:.0f} s: one of them, or the network, "
+            f"is gone; {last_heard(machine.folder)}",
+            file=sys.stderr,
+        )
     sys.exit(cause.code)
 
 
-def _told_elsewhere(folder: Path) -> Cause | None:
-    cause = cause_elsewhere(folder)
-    if cause is None:
-        print(
-            f"error: no machine has told a cause within {SECONDS_FOR_OTHERS:.0f} s: one of them, or the "
-            f"network, is gone; {last_heard(folder)}",
-            file=sys.stderr,
-        )
-    return cause
+def _say(cause: Cause) -> None:
+    if cause.what:
+        print(f"error: {cause}", file=sys.stderr)
 
 
-def _unreachable(error: Exception, machine: int) -> str:
-    if machine == 0:
+def _unreachable(error: Exception, machine: Machine) -> str:
+    if machine.number == 0:
         return f"the other machines have not come, or the port is taken: {error}"
     return (
         "machine 0 was not reached: is its launch running, are --main_process_ip and --main_process_port its "
@@ -97,8 +90,8 @@ def _unreachable(error: Exception, machine: int) -> str:
     )
 
 
-def _place(arguments: list[str]) -> tuple[int, int, Path | None]:
-    """Number of this machine, how many there are, and the folder of the stage that is launched."""
+def _this_machine(arguments: list[str]) -> Machine | None:
+    """This machine among those that launch a stage together; None where it is alone."""
     from data.recipe import load_recipe
     from data.run_folder import stage_folder
 
@@ -108,8 +101,9 @@ def _place(arguments: list[str]) -> tuple[int, int, Path | None]:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--output_dir", type=Path)
     options, _ = parser.parse_known_args(arguments)
-    folder = options.output_dir or (stage_folder(load_recipe(options.config)) if options.config else None)
-    return options.machine_rank, options.num_machines, folder
+    if options.num_machines < 2 or options.config is None:
+        return None
+    return Machine(options.output_dir or stage_folder(load_recipe(options.config)), options.machine_rank)
 
 
 def _silence_torchrun() -> None:

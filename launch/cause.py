@@ -1,28 +1,22 @@
 """Which process of a launch ended first, where and of what: one line, in place of a launcher's traceback.
 
 When one process dies, torchrun stops the others of its machine, and those of other machines lose their
-connections: consequences, which are told from the cause by their exit codes. The launcher of each machine
-notes its cause in the stage's folder, where those that only have consequences find it.
+connections: consequences, which are told from the cause by their exit codes.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.heartbeat import FOLDER, read_heartbeats
 from data.stage import EXIT_INTERRUPTED, EXIT_LOST_PEER, EXIT_PREEMPTED, EXIT_USER_ERROR
 from data.stall import EXIT_STALLED
 
-SECONDS_FOR_OTHERS = 10.0
-"""How long the launcher of one machine waits for what another one tells of the cause."""
 KILLED_LATE_SECONDS = 20
 """torchrun kills what has not ended 30 seconds after it was told to."""
 _OF_SIGNAL = {
@@ -103,55 +97,6 @@ def oom_kills() -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
-
-
-def note_cause(folder: Path, machine: int, cause: Cause) -> None:
-    """Tell the other machines, in the stage's folder if it is there; the first process of the next launch
-    clears the place."""
-    path = _note(folder, machine)
-    if path.parent.is_dir():
-        path.with_suffix(".tmp").write_text(json.dumps(asdict(cause)), encoding="utf-8")
-        path.with_suffix(".tmp").replace(path)
-
-
-def _note(folder: Path, machine: int) -> Path:
-    return folder / FOLDER / f"machine-{machine}.cause"
-
-
-def wait_for_the_end_of_machine_0(address: tuple[str, int], folder: Path) -> None:
-    """A restart on another machine must not meet the launch that has failed, whose port is open until its
-    processes are gone (torchrun gives them 30 seconds). It has ended when its note is there or its port is
-    closed; an open port beside a note is that of the next launch, to be joined."""
-    end = time.monotonic() + 45
-    while time.monotonic() < end and not _note(folder, 0).exists():
-        try:
-            socket.create_connection(address, timeout=2).close()
-        except OSError:
-            return
-        time.sleep(0.2)
-
-
-def cause_elsewhere(folder: Path) -> Cause | None:
-    """What another machine tells within `SECONDS_FOR_OTHERS`."""
-    end = time.monotonic() + SECONDS_FOR_OTHERS
-    while time.monotonic() < end:
-        for path in sorted(_note(folder, 0).parent.glob("machine-*.cause")):
-            cause = Cause(**json.loads(path.read_text(encoding="utf-8")))
-            if not cause.is_consequence:
-                return cause
-        time.sleep(0.2)
-    return None
-
-
-def last_heard(folder: Path) -> str:
-    """The processes of other machines, the one that has been silent for longest first."""
-    others = [state for state in read_heartbeats(folder) if state["host"] != socket.gethostname()]
-    others.sort(key=lambda state: state["time"])
-    told = [
-        f"rank {state['rank']} on {state['host']} {time.time() - state['time']:.0f} s ago ({state['phase']})"
-        for state in others[:4]
-    ]
-    return f"last heard of: {', '.join(told)}" if told else "no process of another machine has been heard of"
 
 
 def end_of_group(pid: int) -> None:

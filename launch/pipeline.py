@@ -17,7 +17,7 @@ from data.processes import EXPECTED, OWN_KEYS
 from data.recipe import Recipe, RecipeError, load_pipeline, load_recipe
 from data.run_folder import plan, read_manifest, stage_folder
 from data.stage import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR, configure
-from launch.cause import wait_for_the_end_of_machine_0
+from launch.machines import ATTEMPT, wait_for_the_end_of_machine_0
 from launch.stages import find_stage
 from launch.stop_requests import StopRequests
 
@@ -179,22 +179,22 @@ def run_recipe(recipe: Recipe, overrides: Sequence[str] = ()) -> int:
     """Run one stage and wait for it; start it again when its processes died, up to `restarts` of its launch.
     Returns its exit code."""
     code = _run_once(recipe, overrides)
-    for restart in range(int(recipe.launch.get("restarts", 0))):
+    for attempt in range(int(recipe.launch.get("restarts", 0))):
         if code in (0, EXIT_USER_ERROR, EXIT_PREEMPTED, EXIT_INTERRUPTED):
             break
-        print(f"> {recipe.name}: ended with code {code}; restart {restart + 1}", flush=True)
+        print(f"> {recipe.name}: ended with code {code}; restart {attempt + 1}", flush=True)
         if recipe.launch.get("machine_rank"):
             port = int(recipe.launch.get("main_process_port", 29500))
             address = (str(recipe.launch.get("main_process_ip")), port)
-            wait_for_the_end_of_machine_0(address, stage_folder(recipe))
-        code = _run_once(recipe, overrides)
+            wait_for_the_end_of_machine_0(address, stage_folder(recipe), attempt)
+        code = _run_once(recipe, overrides, attempt + 1)
     return code
 
 
-def _run_once(recipe: Recipe, overrides: Sequence[str]) -> int:
+def _run_once(recipe: Recipe, overrides: Sequence[str], attempt: int = 0) -> int:
     print(f"> {recipe.name}", flush=True)
     environment = {**os.environ, **recipe.environment, "TOKENIZERS_PARALLELISM": "false"}
-    environment[EXPECTED] = str(processes(recipe))
+    environment |= {EXPECTED: str(processes(recipe)), ATTEMPT: str(attempt)}
     with StopRequests() as stop:
         stop.process = subprocess.Popen(stage_command(recipe, overrides), env=environment)
         code = _wait(stop.process)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from data.heartbeat import FOLDER
 from data.stage import EXIT_INTERRUPTED, EXIT_LOST_PEER, EXIT_USER_ERROR
 from data.stall import EXIT_STALLED
 from launch import cause
-from launch.cause import Cause, cause_elsewhere, end_of_group, find_cause, last_heard, note_cause
+from launch.cause import end_of_group, find_cause
 
 TERM, KILL = -signal.SIGTERM, -signal.SIGKILL
 
@@ -59,30 +55,6 @@ def test_the_kernel_tells_of_memory() -> None:
         pytest.skip("this kernel does not count the processes that it has killed for want of memory")
     assert "the kernel has killed a process for it" in str(find_cause(ends((KILL, 5)), kills - 1))
     assert "out of memory? see dmesg" in str(find_cause(ends((KILL, 5)), kills))
-
-
-def test_a_machine_without_a_cause_learns_it_from_another(tmp_path: Path) -> None:
-    (tmp_path / FOLDER).mkdir()
-    here = find_cause(ends((EXIT_LOST_PEER, 5), (TERM, 5)), None)
-    assert here.is_consequence
-    there = Cause(rank=3, host="b", code=137, what="was killed by SIGKILL", is_consequence=False)
-    note_cause(tmp_path, 0, here)
-    note_cause(tmp_path, 1, there)
-    assert cause_elsewhere(tmp_path) == there
-
-
-def test_a_machine_that_is_gone_is_told_by_its_silence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cause, "SECONDS_FOR_OTHERS", 0.3)
-    (tmp_path / FOLDER).mkdir()
-    note_cause(tmp_path, 0, find_cause(ends((EXIT_LOST_PEER, 5)), None))
-    for rank, (host, age) in enumerate(((socket.gethostname(), 99), ("b", 5), ("b", 70))):
-        state = {"rank": rank, "host": host, "time": time.time() - age, "phase": "generate"}
-        (tmp_path / FOLDER / f"{rank}.json").write_text(json.dumps(state))
-    assert cause_elsewhere(tmp_path) is None
-    told = last_heard(tmp_path)
-    assert told == "last heard of: rank 2 on b 70 s ago (generate), rank 1 on b 5 s ago (generate)"
 
 
 def test_what_a_dead_process_has_left_behind_is_ended() -> None:

@@ -1,0 +1,125 @@
+"""What the launchers of several machines tell each other, by a file of each beside the folder of the stage.
+
+A machine whose processes have only lost their connections learns the cause there. One whose processes wait
+for somebody that never came (a mistake on one machine, found before they met) is ended, and a machine that
+starts again learns that machine 0 has ended, too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from data.heartbeat import read_heartbeats
+from data.store import read_json, write_json
+from launch.cause import Cause
+
+ATTEMPT = "SLOWTHINK_ATTEMPT"
+"""How often `slowthink` has started this launch before."""
+CAUSE_SECONDS = 10.0
+"""How long a machine waits for another one to tell the cause."""
+LEAVE_SECONDS = 30.0
+"""How long its processes have to end by themselves when another machine has told one."""
+LOOK_SECONDS = 2.0
+END_SECONDS = 45.0
+"""What torchrun gives processes to end, and some more."""
+
+
+class Machine:
+    """This machine, in a launch of several."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder = folder
+        self.number = number
+        self.attempt = int(os.environ.get(ATTEMPT, "0"))
+        self.began_ns = 0
+
+    def begin(self) -> None:
+        """Say that the launch begins; what others have told before is of another one. When another machine
+        tells how this one has ended, end it here, too."""
+        self._tell(None)
+        self.began_ns = self._note(self.number).stat().st_mtime_ns
+        threading.Thread(target=self._end_with_others, name="other machines", daemon=True).start()
+
+    def end(self, cause: Cause | None) -> None:
+        """Say how the launch has ended here; all is well with None."""
+        if cause is None:
+            self._note(self.number).unlink()
+        else:
+            self._tell(cause)
+
+    def cause_elsewhere(self, seconds: float = CAUSE_SECONDS) -> Cause | None:
+        """What another machine tells within so many seconds."""
+        end = time.monotonic() + seconds
+        while True:
+            if (cause := next(self._causes(), None)) is not None or time.monotonic() >= end:
+                return cause
+            time.sleep(0.2)
+
+    def _causes(self) -> Iterator[Cause]:
+        for path in sorted(self.folder.parent.glob(self._note("*").name)):
+            try:
+                told, when_ns = read_json(path), path.stat().st_mtime_ns
+            except FileNotFoundError:  # that machine has ended well just now
+                continue
+            if told["cause"] and not told["cause"]["is_consequence"] and when_ns > self.began_ns:
+                yield Cause(**told["cause"])
+
+    def _end_with_others(self) -> None:
+        while self.cause_elsewhere(0) is None:
+            time.sleep(LOOK_SECONDS)
+        time.sleep(LEAVE_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)  # which torchrun passes on
+
+    def _note(self, number: int | str) -> Path:
+        return note_of(self.folder, number)
+
+    def _tell(self, cause: Cause | None) -> None:
+        note = {"attempt": self.attempt, "cause": asdict(cause) if cause else None}
+        write_json(self._note(self.number), note)
+
+
+def note_of(folder: Path, number: int | str) -> Path:
+    """Where machine `number` tells of the launch of the stage of this folder."""
+    return folder.with_name(f".{folder.name}.machine-{number}")
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """`attempt` and `cause` (None while it runs); None where the machine has told nothing."""
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return None
+
+
+def wait_for_the_end_of_machine_0(address: tuple[str, int], folder: Path, attempt: int) -> None:
+    """Before another machine starts again: it must not meet the launch that has failed, whose port is open
+    until its processes are gone. That has ended when machine 0 says so, or its port is closed."""
+    end = time.monotonic() + END_SECONDS
+    while time.monotonic() < end:
+        told = read_note(note_of(folder, 0))
+        if told and (told["attempt"] > attempt or (told["attempt"] == attempt and told["cause"])):
+            return
+        try:
+            socket.create_connection(address, timeout=2).close()
+        except OSError:
+            return
+        time.sleep(0.2)
+
+
+def last_heard(folder: Path) -> str:
+    """The processes of other machines, the one that has been silent for longest first."""
+    others = [state for state in read_heartbeats(folder) if state["host"] != socket.gethostname()]
+    others.sort(key=lambda state: state["time"])
+    told = [
+        f"rank {state['rank']} on {state['host']} {time.time() - state['time']:.0f} s ago ({state['phase']})"
+        for state in others[:4]
+    ]
+    return f"last heard of: {', '.join(told)}" if told else "no process of another machine has been heard of"
