@@ -238,7 +238,7 @@ def _metrics(
 
 
 def _progress(items: list[Any], name: str) -> Iterable[Any]:
-    return Progress(items, desc=name, disable=not items)
+    return Progress(items, desc=name, unit=name.removesuffix("s"), disable=not items)
 
 
 if __name__ == "__main__":

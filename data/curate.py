@@ -275,7 +275,7 @@ def _domains(traces: Iterable[Attempt]) -> dict[str, int]:
 
 
 def _progress(traces: list[Attempt]) -> Iterable[Attempt]:
-    return Progress(traces, desc="curate", disable=not traces)
+    return Progress(traces, desc="curate", unit="trace", disable=not traces)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from data.heartbeat import beat, own_memory, read_heartbeats, stage_folder, take_phase_seconds
-from data.metric_log import memory_row, phase_row, write_row
+from data.metric_log import memory_row, mend, phase_row, write_row
 from data.processes import worker
 from data.reporting import report
 
@@ -31,6 +31,8 @@ class Progress(tqdm):
         self._told = time.monotonic()
         if not self.disable:
             beat(done=self.n, total=self.total, unit=self.unit, tokens=0)
+        if (folder := stage_folder()) is not None and worker() == 0:
+            mend(folder)
 
     def update(self, n: float | None = 1, *, tokens: int = 0, **values: float) -> bool | None:
         """So many more are done.

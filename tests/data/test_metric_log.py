@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,6 +16,7 @@ from data.heartbeat import FOLDER, PHASES, beat, phase, start_heartbeat, stop_he
 from data.metric_log import FILE, mend, read_metrics, write_row
 from data.progress import Progress
 from data.store import fingerprint
+from tests.data.wandb_runs import wandb_history
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,6 +85,13 @@ def test_a_row_sums_over_processes_and_its_phases_are_all_of_the_time(stage: Pat
     assert row.keys() >= {f"time/{name}" for name in PHASES}
 
 
+def test_a_stage_that_goes_on_writes_behind_a_line_that_was_cut(stage: Path):
+    (stage / FILE).write_text('{"done": 1}\n{"done": 2, "to')
+    with Progress(total=4, initial=2, unit="row") as bar:
+        bar.update(2)
+    assert [row["done"] for row in read_metrics(stage)] == [1, 4]
+
+
 def test_other_processes_write_no_rows(stage: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", "1")
     with Progress(total=2, unit="row") as bar:
@@ -98,35 +104,6 @@ def test_a_bar_outside_of_a_stage_writes_nothing(tmp_path: Path, monkeypatch: py
     assert list(Progress([1, 2, 3], unit="row")) == [1, 2, 3]
     beat()
     assert list(tmp_path.iterdir()) == []
-
-
-def wandb_history(folder: Path) -> tuple[Any, list[dict[str, Any]]]:
-    """Run and rows of an offline run of wandb: records in blocks of 32 KiB, as in LevelDB's log."""
-    from wandb.proto import wandb_internal_pb2
-
-    [path] = folder.glob("wandb/offline-run-*/run-*.wandb")
-    content, place, part = path.read_bytes(), 7, b""
-    run, rows = None, []
-    while place + 7 <= len(content):
-        if (left := 32768 - place % 32768) < 7:
-            place += left
-            continue
-        size, kind = struct.unpack("<HB", content[place + 4 : place + 7])
-        part += content[place + 7 : place + 7 + size]
-        place += 7 + size
-        if kind not in (1, 4):  # whole, or the last part
-            continue
-        record: Any = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]
-        record.ParseFromString(part)
-        part = b""
-        if record.HasField("run"):
-            run = record.run
-        if record.HasField("history"):
-            items = record.history.item
-            rows.append(
-                {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
-            )
-    return run, rows
 
 
 def test_wandb_gets_the_rows_of_a_stage_that_does_not_train(tmp_path: Path):

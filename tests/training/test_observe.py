@@ -15,7 +15,7 @@ from data.heartbeat import PHASES, start_heartbeat, stop_heartbeat
 from data.metric_log import read_metrics, write_row
 from inference.accelerators import PEAK_VARIABLE
 from inference.search.flops import flops_of
-from tests.data.test_metric_log import wandb_history
+from tests.data.wandb_runs import wandb_history
 from tests.training import grpo_runs
 from training.speed import TokenCount
 
