@@ -242,8 +242,9 @@ _LOST_PEER = re.compile(
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error of one of several processes is that another one is gone."""
-    return world() > 1 and isinstance(error, RuntimeError) and bool(_LOST_PEER.search(str(error)))
+    """Whether an error of one of several processes, or what it comes from, is that another one is gone."""
+    first = error.__cause__ or error  # they meet for the first time in a config class
+    return world() > 1 and isinstance(first, RuntimeError) and bool(_LOST_PEER.search(str(first)))
 
 
 _FULL_DISK = re.compile(
