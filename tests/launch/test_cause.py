@@ -12,7 +12,8 @@ import sys
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from data.stage import EXIT_INTERRUPTED, EXIT_LOST_PEER, EXIT_USER_ERROR
+from data.recipe import RecipeError
+from data.stage import EXIT_INTERRUPTED, EXIT_LOST_PEER, EXIT_USER_ERROR, is_lost_peer
 from data.stall import EXIT_STALLED
 from launch import cause
 from launch.cause import end_of_group, find_cause
@@ -47,6 +48,34 @@ def test_the_cause_is_the_end_that_followed_no_other(
     assert (found.rank, found.code, found.is_consequence) == (rank, code, False)
     assert words in str(found)
     assert str(found).startswith(f"rank {rank} on {socket.gethostname()} ")
+
+
+GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/"
+
+
+@pytest.mark.parametrize(
+    ("message", "lost"),
+    [
+        (f"{GLOO}pair.cc:537] Read error [10.77.0.2]:41664: Connection reset by peer", True),
+        (f"{GLOO}pair.cc:553] Connection closed by peer [10.77.0.2]:11189", True),
+        (f"{GLOO}unbound_buffer.cc:78] Timed out waiting 1800000ms for recv operation to complete", True),
+        ("Gloo connectFullMesh failed with timed out connecting: SO_ERROR: Connection refused", True),
+        ("NCCL error: remote process exited or there was a network error, NCCL version 2.27", True),
+        (f"{GLOO}pair.cc:446] op.preamble.length <= op.nbytes. 8 vs 4", False),
+        ("The size of tensor a (3) must match the size of tensor b (4) at non-singleton dimension 0", False),
+    ],
+)
+def test_a_lost_connection_is_known_by_what_is_said_of_it(
+    message: str, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert is_lost_peer(RuntimeError(message)) == lost
+    in_a_config = RecipeError(f"r.yaml: {message}")
+    in_a_config.__cause__ = RuntimeError(message)
+    assert is_lost_peer(in_a_config) == lost
+    assert not is_lost_peer(ConnectionError(message)), "a server's, not a process's"
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert not is_lost_peer(RuntimeError(message))
 
 
 def test_the_kernel_tells_of_memory() -> None:
