@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from data.processes import world
 from data.prompts import PLAIN_TEMPLATES, Prompter, with_suffix
 from data.schema import Problem, Rejected, problem_row, rejected
 from data.sources import nearest
@@ -96,16 +97,38 @@ def compares_groups(rewards: Sequence[Reward]) -> bool:
 
 
 def check_processes(args: TrainingArguments) -> None:
-    """Refuse a launch whose processes do not know of each other: each would train a model of its own.
+    """Refuse a launch whose processes would not train one model together, or not in the recipe's precision;
+    accelerate 1.15 says nothing of any of it.
 
     Raises:
         ValueError: names the fix.
     """
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    from accelerate.utils import DistributedType
+
+    launched = world()
     if args.world_size != launched:
         raise ValueError(
-            f"launch: {launched} processes were started and each sees {args.world_size}; on a CPU add "
-            "`use_cpu: true`, with DeepSpeed on a CPU `ddp_backend: gloo`"
+            f"launch: {launched} processes were started and each sees {args.world_size}: every one would "
+            "train a model of its own; on a CPU set `use_cpu: true`, with every launcher"
+        )
+    on_cpu = args.device.type == "cpu"
+    if on_cpu and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise ValueError(
+            "launch: FSDP needs GPUs, and on a CPU it would be left out; use zero3 or ddp_cpu there instead "
+            "of fsdp2"
+        )
+    assert args.distributed_state is not None, "it is made with the device"
+    if launched > 1 and args.distributed_state.distributed_type == DistributedType.NO:
+        raise ValueError(
+            f"launch: the gradients of {launched} processes would not be put together; on a CPU set "
+            "`use_cpu: true` instead of ddp_backend"
+        )
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    own = "bf16" if args.bf16 else "fp16" if args.fp16 else "no"
+    if asked not in ("no", own):
+        raise ValueError(
+            f"launch: mixed_precision is {asked} in the launch and {own} in the recipe; set `{asked}: true` "
+            'in the recipe, or `mixed_precision: "no"` in its `launch:`'
         )
 
 

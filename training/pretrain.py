@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.processes import world
 from data.reporting import set_reporting_defaults
 from data.small_world import build_tokenizer
 from data.small_world_texts import Noise, drills, pretraining_texts
@@ -89,6 +90,8 @@ def pretrain(config: PretrainConfig, folder: Path) -> dict[str, Any]:
 
     from training.checkpoints import newest_complete_checkpoint, resume_or_train
 
+    if world() > 1:
+        raise ValueError("launch: stage pretrain takes a minute of one process; use `launch: cpu`")
     set_reporting_defaults(folder)
     set_seed(config.seed)
     tokenizer = build_tokenizer(config.max_position_embeddings, talkative=config.talkative)

@@ -22,6 +22,7 @@ from data.thinking import thinking_format
 from inference.models import locate
 from training.lint import Rendered, lint, render_traces
 from training.loading import model_init_kwargs, training_tokenizer
+from training.preflight import check_processes
 from training.useful_context import context_warnings
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def sft(config: SftConfig, args: SFTConfig, model: ModelConfig, folder: Path) ->
     """Train, resuming from the last complete checkpoint, and save model and tokenizer in `folder`."""
     from training.checkpoints import newest_complete_checkpoint, resume_or_train
 
+    check_processes(args)
     set_reporting_defaults(folder)
     traces = read_attempts(config.dataset, "traces")
     refuse_eval_rows([trace.problem for trace in traces], config.dataset)

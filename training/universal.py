@@ -1,7 +1,7 @@
 """A DeepSpeed checkpoint that another number of processes goes on from.
 
-Each process of ZeRO keeps a part of the optimizer and DeepSpeed refuses to load the parts of another number of
-processes. Its universal form has the states whole, one folder for each weight (deepspeed 0.19.8,
+Each process of ZeRO keeps a part of the optimizer, and DeepSpeed refuses to load the parts of another number
+of processes. Its universal form has the states whole, one folder for each weight (deepspeed 0.19.8,
 checkpoint/ds_to_universal.py); it is made beside the parts when it is needed, once: 12 bytes for each weight.
 """
 
@@ -38,8 +38,8 @@ def load_for_these_processes(trainer: Trainer, checkpoint: Path) -> None:
     optim = OptimizerNames(trainer.args.optim).value
     if optim not in ("adamw_torch", "adamw_torch_fused"):
         raise ValueError(
-            f"launch: {checkpoint} was written by {then} processes, and with optim {optim} only as many can go "
-            f"on from it; set num_processes: {then} instead of {accelerator.num_processes}"
+            f"launch: {checkpoint} was written by {then} processes, and with optim {optim} only as many can "
+            f"go on from it; set num_processes: {then} instead of {accelerator.num_processes}"
         )
     if trainer.args.should_save and not (checkpoint / LATEST).is_file():
         logger.info(
@@ -77,8 +77,8 @@ def make_universal(checkpoint: Path) -> None:
 
 
 class _RepairStates(TrainerCallback):
-    """What DeepSpeed's ZeRO-3 gets wrong when it has loaded the universal form: all groups of weights have the
-    weight decay of the first, and share one count of steps, which each of them then raises."""
+    """What DeepSpeed's ZeRO-3 gets wrong when it has loaded the universal form: all groups of weights have
+    the weight decay of the first, and share one count of steps, which each of them then raises."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer: Any = trainer
