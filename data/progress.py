@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -27,6 +27,8 @@ class Progress(tqdm):
         super().__init__(iterable, smoothing=0.05, **options)
         self.tokens = 0
         self.values: dict[str, float] = {}
+        self._others: dict[int, Mapping[str, Any]] = {}
+        """What each other process has told last; one that is done tells nothing any more."""
         self._told_tokens = 0
         self._told = time.monotonic()
         if not self.disable:
@@ -57,16 +59,17 @@ class Progress(tqdm):
     def _tell(self) -> None:
         folder = stage_folder()
         if folder is not None and worker() == 0:
-            row = self._row([state for state in read_heartbeats(folder) if state["rank"] > 0])
+            self._others |= {state["rank"]: state for state in read_heartbeats(folder) if state["rank"] > 0}
+            row = self._row()
             write_row(folder, row)
             report(folder, row)
 
-    def _row(self, others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _row(self) -> dict[str, Any]:
         """A row since the last one. Phases are those of this process."""
         now = time.monotonic()
         seconds, self._told = now - self._told, now
         own = {"done": self.n, "total": self.total, "tokens": self.tokens, **own_memory()}
-        told = [own, *others]
+        told = [own, *self._others.values()]
         done, total, tokens = (sum(of.get(key) or 0 for of in told) for key in ("done", "total", "tokens"))
         new, self._told_tokens = tokens - self._told_tokens, tokens
         speed = {"perf/tokens": new, "perf/tokens_per_second": new / seconds} if tokens else {}

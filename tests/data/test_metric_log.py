@@ -76,7 +76,11 @@ def test_a_row_sums_over_processes_and_its_phases_are_all_of_the_time(stage: Pat
     (stage / FOLDER / "1.json").write_text(json.dumps(other))
     with Progress(total=50, initial=10, unit="completion") as bar, phase("generate"):
         bar.update(5, tokens=100, right=0.25)
-    [row] = read_metrics(stage)
+        bar._tell()
+        (stage / FOLDER / "1.json").unlink()  # it has finished its part
+        bar.update(1, tokens=7)
+    row, last = read_metrics(stage)
+    assert (last["done"], last["perf/tokens"]) == (46, 7)
     assert (row["done"], row["total"], row["unit"], row["right"]) == (45, 100, "completion", 0.25)
     assert row["memory/rss_gib"] == 1000.0
     seconds = {name: row[f"time/{name}"] for name in PHASES}
