@@ -1,0 +1,417 @@
+"""Memory that one process of a training stage needs, before anything runs, and what would make it fit.
+
+Weights, gradients and optimizer states are counted by how they are kept: torch (transformers' Trainer with
+AdamW: states in the precision of the weights; DDP has a second copy of the gradients in its buckets),
+DeepSpeed 0.19.8 (zero/stage_1_and_2.py, zero/stage3.py: weights in the launch's precision, an own float32
+copy and float32 moments of what is trained, sharded over processes) and FSDP2 (float32 shards). What passes
+hold is traced (`memory_trace`). The peak is the largest of a few moments of an optimizer step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+
+from training.memory_trace import Network, Passes, head_bytes, trace_layers
+
+Sharding = Literal["none", "ddp", "zero2", "zero3", "fsdp2"]
+"""How the processes of a launch share weights, gradients and optimizer states."""
+
+GIB = 1 << 30
+CUDA_BYTES = 2 * GIB
+"""CUDA context, NCCL's channels, cuBLAS workspaces of a process: an allowance, not measured here."""
+FRAGMENTATION = 0.05
+"""Share by which torch's caching allocator on a GPU exceeds what is in use: an allowance."""
+BUCKET_ELEMENTS = 500_000_000
+"""Of DeepSpeed's reduce bucket (zero/config.py), which accelerate leaves as it is."""
+LIVE_ELEMENTS = 1_000_000_000
+"""Weights that ZeRO-3 keeps gathered (stage3_max_live_parameters) and optimizes at a time
+(sub_group_size)."""
+JUDGED_STEPS = 32
+"""Places of a row at which a reward model with head `tokens` has logits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One process of a training stage at the longest rows that it may have."""
+
+    config: Any
+    """transformers config of the text model."""
+    dtype: torch.dtype
+    """Of the weights as they are loaded."""
+    half: bool
+    """Whether the launch computes in bfloat16."""
+    rows: int
+    """Of a micro-batch."""
+    tokens: int
+    """Of a row."""
+    head: Literal["fused", "logits", "classifier"] = "fused"
+    """fused: TRL's, in tiles; logits: at the judged places; classifier: a number or two."""
+    accumulates: bool = False
+    """Whether an optimizer step has several micro-batches."""
+    checkpointing: bool = True
+    attention: str | None = None
+    adapter: Any = None
+    """peft config."""
+    weight_bits: int = 16
+    """4 or 8: of the frozen layers, where they are quantised."""
+    state_bytes: int = 8
+    """Of the optimizer for each trained parameter in float32."""
+    processes: int = 1
+    sharding: Sharding = "none"
+    offload_optimizer: bool = False
+    offload_weights: bool = False
+    gpu: bool = True
+    others: tuple[Any, ...] = ()
+    """Configs of models that are only asked: reference, teacher, reward models."""
+    cache_rows: int = 0
+    """Rows that are generated together, without vLLM."""
+    branches: bool = False
+    """Whether completions share the pass of their prompt (stage grpo)."""
+    vllm_bytes: int = 0
+    """That vLLM takes in this process."""
+    vllm_sleeps: bool = False
+    """Whether it gives them back while training."""
+
+    @property
+    def deepspeed(self) -> bool:
+        return self.sharding in ("zero2", "zero3")
+
+    @property
+    def kept_dtype(self) -> torch.dtype:
+        """Of the weights while training: DeepSpeed has them in the launch's precision, FSDP2 its shards in
+        float32."""
+        if self.deepspeed:
+            return torch.bfloat16 if self.half else torch.float32
+        return torch.float32 if self.sharding == "fsdp2" else self.dtype
+
+    @cached_property
+    def network(self) -> Network:
+        half_weights = self.half and self.sharding == "fsdp2"  # gathered in bfloat16
+        return Network(
+            config=self.config,
+            weights=torch.bfloat16 if half_weights else self.kept_dtype,
+            autocast=self.half and not self.deepspeed and not half_weights,
+            checkpointing=self.checkpointing,
+            adapter=self.adapter,
+            attention=self.attention,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Numbers of parameters."""
+
+    trained: int
+    frozen: int
+    frozen_layers: int
+    layer: int
+    """All of one layer, and of it those that are trained."""
+    trained_layer: int
+    head: int
+    """Trained ones of an output layer that is not the embedding's; 0 with an adapter."""
+    embedding: int
+    """Trained ones of the table of input embeddings."""
+
+    @property
+    def all(self) -> int:
+        return self.trained + self.frozen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The most that a process needs, by what it is for, in bytes; and when that is."""
+
+    moment: str
+    parts: dict[str, float]
+    totals: dict[str, float]
+    """Of every moment."""
+    sizes: Sizes
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+    @property
+    def gib(self) -> float:
+        return self.total / GIB
+
+
+def predict(job: Job) -> Plan:
+    """The peak of a process of `job`."""
+    passes, parameters = trace_layers(job.network, job.rows, job.tokens)
+    passes = _with_scores(job, passes)
+    sizes = _sizes(job, parameters)
+    fixed = _fixed(job, sizes)
+    scratch = _gathered_layer_gradient(job, sizes)
+    before, after = _gradients(job, sizes)
+    layers = job.config.num_hidden_layers
+    one_kept = passes.kept_outside + (passes.kept - passes.kept_outside) / layers
+    asleep = job.vllm_sleeps and job.vllm_bytes
+    vllm = {"vLLM": 0.0 if asleep else float(job.vllm_bytes)}
+    moments: dict[str, dict[str, float]] = {
+        "loss": {"activations": passes.kept, "head and loss": _head(job, sizes), "gradients": before},
+        "first layer's backward": {
+            "activations": passes.kept + passes.layer + scratch,
+            "gradients": max(before, _share(job, sizes.head or sizes.embedding, job.kept_dtype)),
+        },
+        "last layer's backward": {"activations": one_kept + passes.layer + scratch, "gradients": after},
+        "embedding's backward": {
+            "activations": passes.kept_outside + sizes.embedding * job.network.weights.itemsize,
+            "gradients": after,
+        },
+        "optimizer step": {"gradients": after + _gradient_copy(job, sizes)},
+    }
+    moments = {name: {**parts, **vllm} for name, parts in moments.items()}
+    if job.cache_rows or asleep:
+        moments["generation"] = {"keys and values": _cache(job), "vLLM": float(job.vllm_bytes)}
+    spare = 1 + FRAGMENTATION if job.gpu else 1.0
+    moments = {
+        name: {**fixed, **{k: v * spare for k, v in parts.items() if v}} for name, parts in moments.items()
+    }
+    totals = {name: sum(parts.values()) for name, parts in moments.items()}
+    moment = max(totals, key=lambda name: totals[name])
+    return Plan(moment=moment, parts=moments[moment], totals=totals, sizes=sizes)
+
+
+def _with_scores(job: Job, passes: Passes) -> Passes:
+    """Attention scores of `documents` where prompts branch (training/document_attention.py): it gives torch a
+    mask and grouped heads, for which CUDA has its math kernel alone, in float32 (scores, and their softmax
+    or its gradient). Not seen on a GPU yet."""
+    text = job.config
+    if not (job.branches and job.gpu and job.attention == "documents"):
+        return passes
+    if text.num_attention_heads == text.num_key_value_heads:
+        return passes
+    scores = 4 * job.rows * text.num_attention_heads * job.tokens**2
+    kept = 0 if job.checkpointing else text.num_hidden_layers * scores
+    return replace(passes, kept=passes.kept + kept, layer=passes.layer + 2 * scores)
+
+
+def _sizes(job: Job, parameters: Any) -> Sizes:
+    config, layers = job.config, job.config.num_hidden_layers
+    table = config.vocab_size * config.hidden_size
+    head = 0 if job.head == "classifier" or config.tie_word_embeddings else table
+    adapted = job.adapter is not None
+    trained = parameters.outside + layers * parameters.layer + (0 if adapted else head)
+    frozen = parameters.frozen_outside + layers * parameters.frozen_layer + (head if adapted else 0)
+    return Sizes(
+        trained=trained,
+        frozen=frozen,
+        frozen_layers=layers * parameters.frozen_layer,
+        layer=parameters.layer + parameters.frozen_layer,
+        trained_layer=parameters.layer,
+        head=0 if adapted else head,
+        embedding=0 if adapted else table,
+    )
+
+
+def _fixed(job: Job, sizes: Sizes) -> dict[str, float]:
+    """What is held all the time."""
+    shards = job.processes if job.sharding in ("zero3", "fsdp2") else 1
+    of_weight = job.kept_dtype.itemsize
+    quantised = sizes.frozen_layers if job.weight_bits < 16 else 0
+    adapter = torch.float32.itemsize if job.adapter is not None and not job.deepspeed else of_weight
+    weights = (sizes.trained * adapter + (sizes.frozen - quantised) * of_weight) / shards
+    weights += quantised * (job.weight_bits + 0.5) / 8 / shards  # a float32 scale for 64 weights
+    others = sum(parameter_count(config) * of_weight for config in job.others) / shards
+    return {
+        "weights": 0.0 if job.offload_weights else weights,
+        "optimizer states": 0.0 if job.offload_optimizer else _states(job, sizes),
+        "gathered weights and buckets": _communication(job, sizes),
+        "other models": others,
+        "CUDA and NCCL": float(CUDA_BYTES if job.gpu else 0),
+    }
+
+
+def _states(job: Job, sizes: Sizes) -> float:
+    if job.deepspeed:
+        has_copy = job.half or job.sharding == "zero2"  # ZeRO-3 uses weights that are float32 already
+        return sizes.trained * (job.state_bytes + 4 * has_copy) / job.processes
+    if job.sharding == "fsdp2":
+        return sizes.trained * job.state_bytes / job.processes
+    of_weight = 4 if job.adapter is not None else job.kept_dtype.itemsize
+    return sizes.trained * job.state_bytes * of_weight / 4
+
+
+def _communication(job: Job, sizes: Sizes) -> float:
+    used = 2 if job.half else 4
+    if job.sharding == "ddp":
+        return sizes.trained * (4 if job.adapter is not None else job.kept_dtype.itemsize)
+    if job.sharding == "fsdp2":  # the root's own weights, and two layers (the next one is fetched ahead)
+        root = sizes.all - job.config.num_hidden_layers * sizes.layer
+        return (root + 2 * sizes.layer) * used
+    if not job.deepspeed:
+        return 0.0
+    # on a CPU only those pages of the bucket count that are written
+    bucket = BUCKET_ELEMENTS if job.gpu else min(BUCKET_ELEMENTS, sizes.trained)
+    gathered = min(LIVE_ELEMENTS, sizes.all) if job.sharding == "zero3" else 0
+    return float((bucket + gathered) * used)
+
+
+def _share(job: Job, parameters: int, dtype: torch.dtype) -> float:
+    """Bytes of gradients of so many trained parameters that a process keeps."""
+    shards = job.processes if job.sharding not in ("none", "ddp") else 1
+    return parameters * (4 if job.adapter is not None and not job.deepspeed else dtype.itemsize) / shards
+
+
+def _gradients(job: Job, sizes: Sizes) -> tuple[float, float]:
+    """Bytes of gradients before the backward pass of a micro-batch and behind it."""
+    after = _share(job, sizes.trained, job.kept_dtype)
+    if job.offload_optimizer:
+        return 0.0, 0.0
+    return after if job.accumulates or job.sharding == "zero3" else 0.0, after
+
+
+def _gradient_copy(job: Job, sizes: Sizes) -> float:
+    """Float32 gradients that DeepSpeed's optimizer step makes of a process's shard."""
+    if not job.deepspeed or job.offload_optimizer:
+        return 0.0
+    shard = sizes.trained / job.processes
+    if job.sharding == "zero3":
+        return 4.0 * min(shard, LIVE_ELEMENTS) if job.half else 0.0
+    return 4.0 * shard
+
+
+def _gathered_layer_gradient(job: Job, sizes: Sizes) -> float:
+    """Gradients of a whole layer, where each process keeps a part of them only."""
+    if job.sharding in ("none", "ddp"):
+        return 0.0
+    return float(sizes.trained_layer * job.network.weights.itemsize)
+
+
+def _head(job: Job, sizes: Sizes) -> float:
+    positions = job.rows * job.tokens
+    if job.head == "classifier":
+        return 0.0
+    if job.head == "logits":
+        used = 2 if job.half else 4
+        return 2.0 * job.rows * JUDGED_STEPS * job.config.vocab_size * used + sizes.head * used
+    return float(head_bytes(job.network, positions, trained=job.adapter is None, gpu=job.gpu))
+
+
+def _cache(job: Job) -> float:
+    return float(job.cache_rows * job.tokens * kv_numbers(job.config) * job.network.weights.itemsize)
+
+
+def kv_numbers(config: Any) -> int:
+    """Numbers that a token has among the keys and values."""
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * size
+
+
+def parameter_count(config: Any) -> int:
+    """Of a causal language model of that config."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+# ------------------------------------------------------------------ what would make it fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A change of a recipe, and the job that it makes."""
+
+    text: str
+    job: Job
+
+
+def advice(job: Job, memory_bytes: float) -> tuple[list[str], Plan] | None:
+    """What makes a job fit: the first single change that does, or else changes one after the other; None
+    where all of them together do not."""
+    for step in STEPS:
+        for change in step(job):
+            if (plan := predict(change.job)).total <= memory_bytes:
+                return [change.text], plan
+    texts: list[str] = []
+    for step in STEPS:
+        last = None
+        for last in step(job):
+            if (plan := predict(last.job)).total <= memory_bytes:
+                return [*texts, last.text], plan
+        if last is not None:
+            texts, job = [*texts, last.text], last.job
+    return None
+
+
+def _flash(job: Job) -> Iterator[Change]:
+    if job.branches and job.attention == "documents" and job.gpu:
+        text = "attn_implementation: flash_attention_2"
+        yield Change(text=text, job=replace(job, attention="flash_attention_2"))
+
+
+def _checkpointing(job: Job) -> Iterator[Change]:
+    if not job.checkpointing:
+        yield Change(text="gradient_checkpointing: true", job=replace(job, checkpointing=True))
+
+
+def _one_row(job: Job) -> Iterator[Change]:
+    if job.rows > 1:
+        text = f"per_device_train_batch_size: 1 (and gradient_accumulation_steps x {job.rows})"
+        yield Change(text=text, job=replace(job, rows=1, accumulates=True))
+
+
+def _fewer_generated(job: Job) -> Iterator[Change]:
+    if job.cache_rows > 1:
+        rows = max(1, job.cache_rows // 4)
+        yield Change(text=f"rollout_batch_size: {rows}", job=replace(job, cache_rows=rows))
+    if job.vllm_bytes and not job.vllm_sleeps:
+        yield Change(text="vllm_enable_sleep_mode: true", job=replace(job, vllm_sleeps=True))
+
+
+def _zero3(job: Job) -> Iterator[Change]:
+    if job.processes > 1 and job.sharding != "zero3":
+        yield Change(text="launch: zero3", job=replace(job, sharding="zero3"))
+
+
+def _offload(job: Job) -> Iterator[Change]:
+    if not job.offload_weights:
+        changed = replace(job, sharding="zero3", offload_optimizer=True, offload_weights=True)
+        yield Change(text="launch: zero3_offload", job=changed)
+
+
+def _shorter(job: Job) -> Iterator[Change]:
+    tokens = job.tokens
+    while tokens >= 4096:
+        tokens //= 2
+        yield Change(
+            text=f"max_length: {tokens} (rows of {job.tokens} tokens now)", job=replace(job, tokens=tokens)
+        )
+
+
+def _lora(job: Job) -> Iterator[Change]:
+    from peft import LoraConfig
+
+    if job.adapter is None:
+        adapter = LoraConfig(r=16, target_modules="all-linear")
+        yield Change(text="use_peft: true (lora_r: 16, all-linear)", job=replace(job, adapter=adapter))
+
+
+def _more_processes(job: Job) -> Iterator[Change]:
+    processes = job.processes
+    while processes < 512:
+        processes *= 2
+        changed = replace(job, processes=processes, sharding="zero3")
+        yield Change(text=f"num_processes: {processes} with zero3", job=changed)
+
+
+STEPS = (
+    _flash,
+    _checkpointing,
+    _one_row,
+    _fewer_generated,
+    _zero3,
+    _offload,
+    _shorter,
+    _lora,
+    _more_processes,
+)
+"""In the order in which they are tried: what costs the least first."""
