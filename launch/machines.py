@@ -44,7 +44,8 @@ class Machine:
     def begin(self) -> None:
         """Say that the launch begins; what others have told before is of another one. When another machine
         tells how this one has ended, end it here, too."""
-        self._tell(None)
+        earlier = read_note(self._note(self.number)) if self.attempt else {}
+        write_json(self._note(self.number), {**earlier, str(self.attempt): None})
         self.began_ns = self._note(self.number).stat().st_mtime_ns
         threading.Thread(target=self._end_with_others, name="other machines", daemon=True).start()
 
@@ -53,7 +54,8 @@ class Machine:
         if cause is None:
             self._note(self.number).unlink()
         else:
-            self._tell(cause)
+            note = {**read_note(self._note(self.number)), str(self.attempt): asdict(cause)}
+            write_json(self._note(self.number), note)
 
     def cause_elsewhere(self, seconds: float = CAUSE_SECONDS) -> Cause | None:
         """What another machine tells within so many seconds."""
@@ -65,12 +67,9 @@ class Machine:
 
     def _causes(self) -> Iterator[Cause]:
         for path in sorted(self.folder.parent.glob(self._note("*").name)):
-            try:
-                told, when_ns = read_json(path), path.stat().st_mtime_ns
-            except FileNotFoundError:  # that machine has ended well just now
-                continue
-            if told["cause"] and not told["cause"]["is_consequence"] and when_ns > self.began_ns:
-                yield Cause(**told["cause"])
+            told = read_note(path).get(str(self.attempt))
+            if told and not told["is_consequence"] and path.stat().st_mtime_ns > self.began_ns:
+                yield Cause(**told)
 
     def _end_with_others(self) -> None:
         while self.cause_elsewhere(0) is None:
@@ -81,22 +80,18 @@ class Machine:
     def _note(self, number: int | str) -> Path:
         return note_of(self.folder, number)
 
-    def _tell(self, cause: Cause | None) -> None:
-        note = {"attempt": self.attempt, "cause": asdict(cause) if cause else None}
-        write_json(self._note(self.number), note)
-
 
 def note_of(folder: Path, number: int | str) -> Path:
     """Where machine `number` tells of the launch of the stage of this folder."""
     return folder.with_name(f".{folder.name}.machine-{number}")
 
 
-def read_note(path: Path) -> dict[str, Any] | None:
-    """`attempt` and `cause` (None while it runs); None where the machine has told nothing."""
+def read_note(path: Path) -> dict[str, Any]:
+    """Causes by attempt, None for one that runs; empty where the machine has told nothing."""
     try:
         return read_json(path)
     except FileNotFoundError:
-        return None
+        return {}
 
 
 def wait_for_the_end_of_machine_0(address: tuple[str, int], folder: Path, attempt: int) -> None:
@@ -105,7 +100,7 @@ def wait_for_the_end_of_machine_0(address: tuple[str, int], folder: Path, attemp
     end = time.monotonic() + END_SECONDS
     while time.monotonic() < end:
         told = read_note(note_of(folder, 0))
-        if told and (told["attempt"] > attempt or (told["attempt"] == attempt and told["cause"])):
+        if told.get(str(attempt)) or any(int(other) > attempt for other in told):
             return
         try:
             socket.create_connection(address, timeout=2).close()

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import yaml
 
-from data.run_folder import read_manifest
 from data.schema import Attempt, Completion, Problem, problem_id
 from data.stall import EXIT_STALLED
 from data.store import read_json, write_attempts
@@ -26,6 +25,15 @@ __all__ = ["two_hosts"]
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
+
+DEEPSPEED = {"mixed_precision": "no"}
+LAUNCHES = {
+    "ddp_cpu": (2, {"launch": "ddp_cpu", "use_cpu": True}),
+    "zero2": (4, {"launch": {"config": "zero2", **DEEPSPEED}, "ddp_backend": "gloo"}),
+    "zero3": (4, {"launch": {"config": "zero3", **DEEPSPEED}, "ddp_backend": "gloo"}),
+}
+"""Processes, and what a recipe has."""
+ALL = os.environ.get("SLOWTHINK_ALL_LAUNCHES") == "1"
 
 
 def traces(count: int = 24) -> list[Attempt]:
@@ -52,7 +60,6 @@ def recipe(folder: Path, model: Path, **options: Any) -> Path:
     write_attempts(folder / "traces", traces(), "traces")
     fields: dict[str, Any] = {
         "stage": "sft",
-        "launch": "ddp_cpu",
         "dataset": str(folder / "traces"),
         "model_name_or_path": str(model),
         "pad_token": "<|fim_pad|>",
@@ -63,7 +70,6 @@ def recipe(folder: Path, model: Path, **options: Any) -> Path:
         "learning_rate": 1.0e-3,
         "logging_steps": 1,
         "save_steps": 4,
-        "use_cpu": True,
         "bf16": False,
         "gradient_checkpointing": False,
         "report_to": "none",
@@ -143,8 +149,8 @@ def start(two_hosts: tuple[Host, Host]) -> Iterator[Callable[..., Job]]:
     """Starts a job; none outlives its test."""
     jobs: list[Job] = []
 
-    def make(path: Path, *flags: str) -> Job:
-        jobs.append(Job(two_hosts, path, *flags))
+    def make(path: Path, *flags: str, processes: int = 2) -> Job:
+        jobs.append(Job(two_hosts, path, *flags, processes=processes))
         return jobs[-1]
 
     yield make
@@ -157,11 +163,11 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
 
 
-def in_one_process(path: Path) -> Path:
+def in_one_process(path: Path, processes: int) -> Path:
     """The same recipe, with the same rows in a step."""
     runs = path.parent / "alone"
-    command = ["-m", "training.sft", "--config", str(path), "--per_device_train_batch_size", "4"]
-    alone = ["--launch", "cpu", "--num_processes", "1"]
+    command = ["-m", "training.sft", "--config", str(path), "--use_cpu", "true"]
+    alone = ["--launch", "cpu", "--num_processes", "1", "--per_device_train_batch_size", f"{2 * processes}"]
     done = subprocess.run(
         [sys.executable, *command, *alone],
         cwd=ROOT,
@@ -174,41 +180,38 @@ def in_one_process(path: Path) -> Path:
     return runs / path.parent.name / path.stem
 
 
+@pytest.mark.parametrize("name", LAUNCHES)
 def test_a_killed_process_is_named_and_both_hosts_go_on(
-    tiny_model: Path, tmp_path: Path, start: Callable[..., Job]
+    name: str, tiny_model: Path, tmp_path: Path, start: Callable[..., Job]
 ) -> None:
-    path = recipe(tmp_path, tiny_model)
-    expected = losses(in_one_process(path))
-    job = start(path, "--restarts", "1")
+    if name != "ddp_cpu" and not ALL:
+        pytest.skip("takes minutes: set SLOWTHINK_ALL_LAUNCHES=1")
+    processes, fields = LAUNCHES[name]
+    path, last = recipe(tmp_path, tiny_model, **fields), processes - 1
+    expected = losses(in_one_process(path, processes))
+    job = start(path, "--restarts", "1", processes=processes)
     job.wait_for(job.folder / "checkpoint-4" / ".complete")
-    os.kill(job.workers()[1], signal.SIGKILL)
+    os.kill(job.workers()[last], signal.SIGKILL)
     for host, launcher in enumerate(job.launchers):
-        assert launcher.wait(200) == 0, job.output(host)
-        assert "error: rank 1 on hostb was killed by SIGKILL" in job.output(host)
+        assert launcher.wait(300) == 0, job.output(host)
+        assert f"error: rank {last} on hostb was killed by SIGKILL" in job.output(host)
         assert "ended with code 137; restart 1" in job.output(host)
         assert "Traceback" not in job.output(host)
     assert "rank 0 on hosta has lost the connection to another process: a consequence" in job.output(0)
-    assert "a consequence" not in job.output(1)
+    assert f"rank {last} on hostb has lost" not in job.output(1)
     assert not job.workers()
-    manifest = read_manifest(job.folder)
-    assert manifest is not None
-    assert manifest["attempts"] == 2
     assert "going on from checkpoint-" in (job.folder / "log.txt").read_text()
-    assert losses(job.folder) == [pytest.approx(step, abs=2e-3) for step in expected]
+    assert losses(job.folder) == [pytest.approx(step, abs=1e-4) for step in expected]
 
 
 def test_a_cut_link_ends_both_hosts(tiny_model: Path, tmp_path: Path, start: Callable[..., Job]) -> None:
-    job = start(recipe(tmp_path, tiny_model, max_steps=400), "--stall_seconds", "10")
+    path = recipe(tmp_path, tiny_model, max_steps=400, **LAUNCHES["ddp_cpu"][1])
+    job = start(path, "--stall_seconds", "10")
     job.wait_for(job.folder / "checkpoint-4" / ".complete")
     job.hosts[1].pull_the_plug()
     for number, (host, launcher) in enumerate(zip(job.hosts, job.launchers, strict=True)):
         assert launcher.wait(100) == EXIT_STALLED, job.output(number)
-        assert re.search(
-            rf"error: no process has gone on for .*: rank {number} on {host.name} in .*the network",
-            job.output(number),
-        )
-        assert (
-            "all_gather" in (stacks := (job.folder / "stalls" / f"{number}.txt").read_text())
-            or "backward" in stacks
-        )
+        own = rf"no process has gone on for \d+ s: rank {number} on {host.name} in .*the network"
+        assert re.search(own, job.output(number)), job.output(number)
+        assert "_inner_training_loop" in (job.folder / "stalls" / f"{number}.txt").read_text()
     assert not job.workers()
