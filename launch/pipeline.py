@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import shlex
 import signal
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.processes import EXPECTED, OWN_KEYS
+from data.processes import EXPECTED, OWN_KEYS, PLACE_KEYS
 from data.recipe import Recipe, RecipeError, load_pipeline, load_recipe
 from data.run_folder import plan, read_manifest, stage_folder
 from data.stage import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR, configure
@@ -116,10 +117,38 @@ def stage_command(recipe: Recipe, overrides: Sequence[str] = ()) -> list[str]:
         if recipe.launch:
             raise recipe.error(f"launch: stage {recipe.stage!r} runs as one process; remove the key")
         return [sys.executable, *arguments]
+    _check_launch(recipe)
     options = {key: value for key, value in recipe.launch.items() if key not in OWN_KEYS}
     flags = [part for key, value in options.items() for part in (f"--{key}", str(value))]
     launcher = [sys.executable, "-m", "launch.accelerated", "--config_file", str(launch_config(recipe))]
     return [*launcher, *flags, *arguments]
+
+
+def _check_launch(recipe: Recipe) -> None:
+    """Refuse options that accelerate's launcher does not have: it would take them for the program to start.
+
+    Raises:
+        RecipeError: names the key, and the nearest one or the fix.
+    """
+    for key in ("num_processes", "num_machines"):
+        count = recipe.launch.get(key, 1)
+        if not isinstance(count, int) or count < 1:
+            raise recipe.error(f"launch: {key}: {count!r} is not a number of at least 1")
+    if recipe.launch.get("mixed_precision") is False:
+        raise recipe.error('launch: mixed_precision: YAML reads a bare no as false; write "no" in quotes')
+    odd = recipe.launch.keys() - {*OWN_KEYS, *PLACE_KEYS, "num_processes", "mixed_precision"}
+    if not odd:
+        return
+    from accelerate.commands.launch import launch_command_parser
+
+    known = vars(launch_command_parser().parse_args(["-"]))
+    for key in sorted(odd):
+        if key not in known:
+            near = difflib.get_close_matches(key, [*known, *OWN_KEYS], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "see `accelerate launch --help`"
+            raise recipe.error(f"launch: accelerate has no option {key!r}; {hint}")
+        if isinstance(known[key], bool):
+            raise recipe.error(f"launch: {key} is a switch; write a file of launch/accelerate that has it")
 
 
 def _launch_flags(recipe: Recipe) -> list[str]:

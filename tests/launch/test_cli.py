@@ -137,6 +137,28 @@ def test_mistakes_exit_with_2_and_leave_nothing_finished(
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+@pytest.mark.parametrize(
+    ("launch", "message"),
+    [
+        ("num_procesess: 2", "accelerate has no option 'num_procesess'; did you mean 'num_processes'"),
+        ("restart: 2", "accelerate has no option 'restart'; did you mean 'restarts'"),
+        ("mixed_precision: no", 'write "no" in quotes'),
+        ("num_processes: two", "num_processes: 'two' is not a number of at least 1"),
+        ("multi_gpu: true", "multi_gpu is a switch; write a file of launch/accelerate"),
+    ],
+)
+def test_options_that_the_launcher_does_not_have(tmp_path: Path, launch: str, message: str) -> None:
+    (tmp_path / "01_sft.yaml").write_text(f"stage: sft\nlaunch: {{config: ddp, {launch}}}\n")
+    with pytest.raises(ValueError, match=f"01_sft.yaml: launch: .*{message}"):
+        stage_command(load_recipe(tmp_path / "01_sft.yaml"))
+
+
+def test_options_of_the_launcher_reach_it(tmp_path: Path) -> None:
+    (tmp_path / "01_sft.yaml").write_text("stage: sft\nlaunch: {config: zero2, gradient_clipping: 0.5}\n")
+    command = stage_command(load_recipe(tmp_path / "01_sft.yaml"))
+    assert command[command.index("--gradient_clipping") + 1] == "0.5"
+
+
 def test_unknown_launch_config_names_the_known(tmp_path: Path) -> None:
     (tmp_path / "01_sft.yaml").write_text("stage: sft\nlaunch: zero4\n")
     (recipe,) = load_pipeline(tmp_path)
