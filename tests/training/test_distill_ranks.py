@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from data.schema import Problem, problem_id
 from data.store import read_json, write_problems
 from tests.training.distill_runs import arguments, configured, make_teacher
+from tests.training.ranks import DDP, launch, write_recipe
 from training.distill import distill
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
-DDP = ["--config_file", str(ROOT / "launch/accelerate/ddp_cpu.yaml"), "--num_processes", "2"]
 STEPS = ("step", "loss", "grad_norm", "generated_tokens", "recorded_tokens", "on_policy_share")
 MEASURES = ("step", "eval_agreement", "eval_kl", "eval_reverse_kl", "eval_accuracy", "eval_completion_length")
-
-
-def launch(path: Path) -> Path:
-    """Run the recipe in two processes; the folder of its stage."""
-    environment = {**os.environ, "SLOWTHINK_RUNS": str(path.parent / "runs"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "launch.accelerated",
-            *DDP,
-            "-m",
-            "training.distill",
-            "--config",
-            str(path),
-        ],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return path.parent / "runs" / path.parent.name / path.stem
 
 
 def curve(folder: Path, names: tuple[str, ...]) -> list[list[float]]:
@@ -62,7 +32,6 @@ def both(tiny_model: Path, tmp_path: Path) -> tuple[Path, Path]:
     asked = [f"How many are {i}?" for i in range(5)]
     write_problems(tmp_path / "held", [Problem(id=problem_id(q), question=q, answer="1") for q in asked])
     stage: dict[str, Any] = {"on_policy_fraction": 0.5, "eval_problems": str(tmp_path / "held")}
-    (tmp_path / "two").mkdir()
     config = configured(tmp_path / "one", teacher, **stage)
     fields = {
         "stage": "distill",
@@ -76,18 +45,11 @@ def both(tiny_model: Path, tmp_path: Path) -> tuple[Path, Path]:
         "max_completion_length": 24,
         "max_steps": 3,
         "learning_rate": 5.0e-3,
-        "logging_steps": 1,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "report_to": "none",
-        "seed": 1,
-        "use_cpu": True,
     }
-    path = tmp_path / "two" / "01_distill.yaml"
-    path.write_text(yaml.safe_dump(fields))
+    path = write_recipe(tmp_path / "two" / "01_distill.yaml", fields)
     model = ModelConfig(model_name_or_path=str(tiny_model))
     distill(config, arguments(tmp_path / "one", max_steps=3), model, tmp_path / "one")
-    return tmp_path / "one", launch(path)
+    return tmp_path / "one", launch(path, DDP)
 
 
 def test_two_processes_have_the_curve_of_one(tiny_model: Path, tmp_path: Path) -> None:

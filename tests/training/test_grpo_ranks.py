@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from data.rollouts import logged_steps
 from data.store import write_problems
 from tests.training.grpo_runs import curve, problems, reward
 from tests.training.grpo_runs import parity as parity_reward
+from tests.training.ranks import DDP, ZERO2, ZERO3, launch, needs_compiler, unfinish, write_recipe
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 NAMES = ("grad_norm", "rollouts/reward", "rollouts/length", "groups/drawn", "groups/trained_useful")
-DDP = ["--config_file", str(ROOT / "launch/accelerate/ddp_cpu.yaml"), "--num_processes", "2"]
-ZERO3 = [
-    *(
-        "--use_deepspeed",
-        "--zero_stage",
-        "3",
-        "--zero3_init_flag",
-        "true",
-        "--zero3_save_16bit_model",
-        "true",
-    ),
-    *("--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
-]
 
 
 def recipe(folder: Path, model: Path, **options: Any) -> Path:
@@ -52,43 +34,19 @@ def recipe(folder: Path, model: Path, **options: Any) -> Path:
         "curriculum": "pass_rate",
         "max_steps": 4,
         "learning_rate": 5.0e-3,
-        "logging_steps": 1,
         "save_steps": 2,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "report_to": "none",
-        "seed": 1,
     }
-    path = folder / "01_grpo.yaml"
-    path.write_text(yaml.safe_dump({**fields, **options}))
-    return path
+    return write_recipe(folder / "01_grpo.yaml", {**fields, **options})
 
 
-def launch(path: Path, launcher: list[str]) -> Path:
-    """Run the recipe; the folder of its stage."""
-    start = ["-m", "launch.accelerated", *launcher] if launcher else []
-    environment = {**os.environ, "SLOWTHINK_RUNS": str(path.parent / "runs"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *start, "-m", "training.grpo", "--config", str(path)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1200,  # DeepSpeed compiles its optimizer first
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return path.parent / "runs" / path.parent.name / "01_grpo"
-
-
+@needs_compiler
 def test_two_processes_have_the_curve_of_one(tiny_model: Path, tmp_path: Path) -> None:
-    found = {}
-    for name, launcher, size in (("one", [], 12), ("two", DDP, 6)):
-        (tmp_path / name).mkdir()
-        path = recipe(tmp_path / name, tiny_model, per_device_train_batch_size=size, use_cpu=True)
-        found[name] = curve(launch(path, launcher), *NAMES)
-    assert [step[-2] for step in found["one"]] != [4.0] * 4, "some groups were replaced"
-    assert found["two"] == [pytest.approx(step, abs=1e-4) for step in found["one"]]
+    alone = launch(recipe(tmp_path / "one", tiny_model, per_device_train_batch_size=12))
+    expected = curve(alone, *NAMES)
+    assert [step[-2] for step in expected] != [4.0] * 4, "some groups were replaced"
+    for name, options, within in (("ddp", DDP, 1e-4), ("zero2", ZERO2, 1e-3)):
+        found = curve(launch(recipe(tmp_path / name, tiny_model), options), *NAMES)
+        assert found == [pytest.approx(step, abs=within) for step in expected], name
 
 
 INSIDE = {  # each generation serves four steps, and the checkpoint is behind the third
@@ -98,16 +56,7 @@ INSIDE = {  # each generation serves four steps, and the checkpoint is behind th
     "num_iterations": 2,
     "max_steps": 6,
     "save_steps": 3,
-    "use_cpu": True,
 }
-
-
-def unfinish(folder: Path, *checkpoints: int) -> None:
-    """As if the run had been killed before these were complete."""
-    for step in checkpoints:
-        (folder / f"checkpoint-{step}" / ".complete").unlink()
-    manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"finished"', '"running"'))
 
 
 def test_two_processes_go_on_inside_a_generation(tiny_model: Path, tmp_path: Path) -> None:
@@ -120,16 +69,17 @@ def test_two_processes_go_on_inside_a_generation(tiny_model: Path, tmp_path: Pat
 
 
 def test_a_run_goes_on_with_another_number_of_processes(tiny_model: Path, tmp_path: Path) -> None:
-    path = recipe(tmp_path, tiny_model, **INSIDE)
-    folder = launch(path, [])
+    """With as many rows in a step; the completions of a generation are drawn anew."""
+    folder = launch(recipe(tmp_path, tiny_model, **INSIDE))
     assert logged_steps(folder) == [0, 4]
     unfinish(folder, 6)
+    path = recipe(tmp_path, tiny_model, **{**INSIDE, "per_device_train_batch_size": 2})
     drawn = curve(launch(path, DDP), "groups/drawn")
     assert [step for step, groups in drawn if groups] == [1, 4]
     assert logged_steps(folder) == [0, 3]
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed compiles its CPU operations with g++")
+@needs_compiler
 def test_zero3_has_the_curve_of_one_process_and_resumes(tiny_model: Path, tmp_path: Path) -> None:
     """With a reference that follows: it is gathered for a checkpoint and put back when the run goes on."""
     reference = {
@@ -139,11 +89,9 @@ def test_zero3_has_the_curve_of_one_process_and_resumes(tiny_model: Path, tmp_pa
         "ref_model_mixup_alpha": 1.0,
     }
     names = (*NAMES, "kl")
-    for name in ("one", "sharded"):
-        (tmp_path / name).mkdir()
-    path = recipe(tmp_path / "one", tiny_model, per_device_train_batch_size=12, use_cpu=True, **reference)
-    expected = curve(launch(path, []), *names)
-    path = recipe(tmp_path / "sharded", tiny_model, ddp_backend="gloo", **reference)
+    path = recipe(tmp_path / "one", tiny_model, per_device_train_batch_size=12, **reference)
+    expected = curve(launch(path), *names)
+    path = recipe(tmp_path / "sharded", tiny_model, **reference)
     folder = launch(path, ZERO3)
     assert curve(folder, *names) == [pytest.approx(step, abs=1e-3) for step in expected]
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
 from trl import ModelConfig
@@ -21,7 +17,7 @@ from data.store import read_json, write_attempts, write_json
 from inference.models import load_tokenizer
 from inference.scorers.load import kind_of
 from inference.scorers.outcome_scorer import save_pairwise_options
-from tests.training.test_grpo_ranks import ZERO3
+from tests.training.ranks import ZERO3, launch, needs_compiler, write_recipe
 from tests.training.test_sft import arguments, traces
 from training.checkpoints import MARKER, mark_complete
 from training.plain_model import PlainModelConfig, plain_model
@@ -212,7 +208,7 @@ def test_mistakes_in_the_recipe_are_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed compiles its CPU operations with g++")
+@needs_compiler
 def test_zero3_shards_become_one_model(tiny_model: Path, tmp_path: Path) -> None:
     """The model of two processes that kept shards alone has the weights of a run of one process."""
     write_attempts(tmp_path / "traces", traces(10), "traces")
@@ -231,28 +227,10 @@ def test_zero3_shards_become_one_model(tiny_model: Path, tmp_path: Path) -> None
         "model_name_or_path": str(tiny_model),
         "pad_token": "<|fim_pad|>",
         "per_device_train_batch_size": 2,
-        "logging_steps": 1,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "report_to": "none",
-        "ddp_backend": "gloo",
         **options,
     }
-    path = tmp_path / "01_sft.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    launcher = [*ZERO3]
-    launcher[launcher.index("--zero3_save_16bit_model") + 1] = "false"
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.accelerated", *launcher, "-m", "training.sft", "--config", str(path)],
-        cwd=ROOT,
-        env={**os.environ, "SLOWTHINK_RUNS": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1200,  # DeepSpeed compiles its optimizer first
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    stage = tmp_path / "runs" / tmp_path.name / "01_sft"
+    path = write_recipe(tmp_path / "01_sft.yaml", recipe)
+    stage = launch(path, [*ZERO3, "--zero3_save_16bit_model", "false"])
     assert not list(stage.rglob("*.safetensors")), "the weights are in shards alone"
     for step, name in ((1, "one/checkpoint-1"), (None, "one")):
         metrics = export(tmp_path / "out", stage, checkpoint=step)
