@@ -262,10 +262,18 @@ def is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
+class _LogFile(logging.FileHandler):
+    """Without a traceback on the terminal for every line that a full disk does not take."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not is_full_disk(sys.exc_info()[1]):
+            super().handleError(record)
+
+
 def _log_to(path: Path) -> None:
     from rich.logging import RichHandler
 
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = _LogFile(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     file.setLevel(logging.DEBUG)
     console = RichHandler(show_path=False, show_time=False, level=logging.INFO)
