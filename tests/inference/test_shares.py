@@ -18,35 +18,19 @@ from data.schema import Problem, problem_id
 from data.shares import shared_folder
 from data.stage import run_stage
 from data.store import read_rows, write_attempts, write_problems
+from launch.stages import find_stage
 from tests.inference.step_oracle import attempt, problem
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 COUNT = 13
-STAGES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "sample": ("inference.sample", "attempts", {"problems": "P", "num_completions": 2, "max_tokens": 12}),
-    "evaluate": (
-        "evaluation.evaluate",
-        "attempts",
-        {"benchmarks": [{"path": "P", "role": "eval"}], "num_completions": 2, "max_tokens": 12},
-    ),
-    "search": (
-        "inference.search.stage",
-        "attempts",
-        {"problems": "P", "strategies": [{"strategy": "majority", "n": 2}], "max_tokens": 12},
-    ),
-    "label_steps": (
-        "inference.label_steps",
-        "step_labels",
-        {"attempts": "A", "rollouts": 2, "max_tokens": 60},
-    ),
-}
-BODIES = {
-    "sample": ("sample", "SampleConfig"),
-    "evaluate": ("evaluate", "EvaluateConfig"),
-    "search": ("run_search", "SearchConfig"),
-    "label_steps": ("label_steps", "LabelStepsConfig"),
+TABLES = {"sample": "attempts", "evaluate": "attempts", "search": "attempts", "label_steps": "step_labels"}
+FIELDS: dict[str, dict[str, Any]] = {
+    "sample": {"problems": "P", "num_completions": 2, "max_tokens": 12},
+    "evaluate": {"benchmarks": [{"path": "P", "role": "eval"}], "num_completions": 2, "max_tokens": 12},
+    "search": {"problems": "P", "strategies": [{"strategy": "majority", "n": 2}], "max_tokens": 12},
+    "label_steps": {"attempts": "A", "rollouts": 2, "max_tokens": 60},
 }
 
 
@@ -61,7 +45,7 @@ def recipe(folder: Path, tiny_model: Path, stage: str) -> Path:
             "model_name_or_path": str(tiny_model),
             "dtype": "float32",
             "batch_size": 2,
-            **STAGES[stage][2],
+            **FIELDS[stage],
         }
     )
     for place in ("P", "A"):
@@ -77,15 +61,15 @@ def run(path: Path, stage: str, share: str = "") -> None:
         patch.setenv("SLOWTHINK_RUNS", str(path.parent / "runs"))
         patch.setenv("SLOWTHINK_SHARE", share or "0/1")
         patch.setattr(sys, "argv", [stage, "--config", str(path)])
-        module = import_module(STAGES[stage][0])
-        body, config = BODIES[stage]
-        run_stage(getattr(module, body), getattr(module, config), shares=True)
+        found = find_stage(stage)
+        body = getattr(import_module(found.module), "run_search" if stage == "search" else stage)
+        run_stage(body, *found.config_classes(), shares=True)
 
 
 def run_at_once(path: Path, stage: str, *shares: str) -> None:
     """Shares as processes of their own, at the same time."""
     environment = {**os.environ, "SLOWTHINK_RUNS": str(path.parent / "runs"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", STAGES[stage][0], "--config", str(path)]
+    command = [sys.executable, "-m", find_stage(stage).module, "--config", str(path)]
     started = [
         subprocess.Popen(
             command,
@@ -101,12 +85,12 @@ def run_at_once(path: Path, stage: str, *shares: str) -> None:
         assert process.returncode == 0, error[-3000:]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", TABLES)
 def test_shares_and_a_last_run_make_the_rows_of_one(
     stage: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone, shared = (tmp_path / name for name in ("alone", "shared"))
-    table = STAGES[stage][1]
+    table = TABLES[stage]
     path = recipe(alone, tiny_model, stage)
     run(path, stage)
     expected = read_rows(alone / "runs" / "alone" / path.stem / f"{table}.parquet", table)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import Trainer, TrainingArguments
 
-from training.checkpoints import MARKER, mark_complete, newest_complete_checkpoint, resume_or_train
+from tests.training.line_runs import train
+from training.checkpoints import MARKER, mark_complete, newest_complete_checkpoint
 
 
 def checkpoint(folder: Path, name: str) -> Path:
@@ -63,39 +62,12 @@ def test_a_shard_that_was_cut_is_passed_over(tmp_path: Path, caplog: pytest.LogC
         newest_complete_checkpoint(tmp_path)
 
 
-class Line(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"loss": ((self.weight * x - labels) ** 2).mean()}
-
-
-def train(folder: Path, **options: Any) -> tuple[int, float]:
-    rows = [{"x": float(i % 5), "labels": float(2 * (i % 5))} for i in range(40)]
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        learning_rate=0.1,
-        per_device_train_batch_size=4,
-        save_steps=3,
-        use_cpu=True,
-        disable_tqdm=True,
-        report_to="none",
-        **options,
-    )
-    model = Line()
-    trainer = Trainer(model=model, args=arguments, train_dataset=rows)  # type: ignore[arg-type]
-    resume_or_train(trainer, folder)
-    return trainer.state.global_step, float(model.weight.detach())
-
-
 @pytest.mark.parametrize("options", [{"max_steps": 6}, {"max_steps": 15}, {"num_train_epochs": 2}])
 def test_a_run_whose_steps_are_all_done_trains_no_more(tmp_path: Path, options: dict[str, Any]) -> None:
-    steps, weight = train(tmp_path, **options)
+    steps, weight = train(tmp_path, save_steps=3, **options)
     checkpoint = newest_complete_checkpoint(tmp_path)
     assert checkpoint is not None
     assert checkpoint.name == f"checkpoint-{steps}"
     (tmp_path / "model.safetensors").unlink()  # killed before the model was saved
-    assert train(tmp_path, **options) == (steps, weight)
+    assert train(tmp_path, save_steps=3, **options) == (steps, weight)
     assert (tmp_path / "model.safetensors").is_file()

@@ -10,27 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 
 from data.run_folder import read_manifest
 from data.stage import EXIT_PREEMPTED, Preempted
 from data.store import read_json
+from tests.training.line_runs import train
 from tests.training.prm_runs import signs, write_solutions
-from training.checkpoints import newest_complete_checkpoint, resume_or_train
+from training.checkpoints import newest_complete_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 9
-
-
-class Line(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"loss": ((self.weight * x - labels) ** 2).mean()}
+STEPS: dict[str, Any] = {"max_steps": 9, "save_strategy": "no"}
 
 
 class Signals(TrainerCallback):
@@ -45,40 +36,16 @@ class Signals(TrainerCallback):
                 os.kill(os.getpid(), number)
 
 
-def train(folder: Path, *callbacks: TrainerCallback, **options: Any) -> tuple[int, float]:
-    rows = [{"x": float(i % 5), "labels": float(2 * (i % 5))} for i in range(40)]
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        learning_rate=0.1,
-        per_device_train_batch_size=4,
-        max_steps=STEPS,
-        save_strategy="no",
-        use_cpu=True,
-        disable_tqdm=True,
-        report_to="none",
-        **options,
-    )
-    model = Line()
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=rows,  # type: ignore[arg-type]
-        callbacks=list(callbacks),
-    )
-    resume_or_train(trainer, folder)
-    return trainer.state.global_step, float(model.weight.detach())
-
-
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_the_running_step_is_saved_and_the_run_goes_on_from_it(tmp_path: Path, number: int) -> None:
-    undisturbed = train(tmp_path / "undisturbed")
+    undisturbed = train(tmp_path / "undisturbed", **STEPS)
     handlers = [signal.getsignal(n) for n in (signal.SIGUSR1, signal.SIGTERM)]
     with pytest.raises(Preempted, match="step 4 is saved"):
-        train(tmp_path / "asked", Signals(4, (number,)))
+        train(tmp_path / "asked", Signals(4, (number,)), **STEPS)
     assert newest_complete_checkpoint(tmp_path / "asked") == tmp_path / "asked" / "checkpoint-4"
     assert not (tmp_path / "asked" / "model.safetensors").exists()
     assert [signal.getsignal(n) for n in (signal.SIGUSR1, signal.SIGTERM)] == handlers
-    assert train(tmp_path / "asked") == undisturbed
+    assert train(tmp_path / "asked", **STEPS) == undisturbed
 
 
 def test_a_second_sigterm_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +55,7 @@ def test_a_second_sigterm_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     before = signal.signal(signal.SIGTERM, stop)
     try:
         with pytest.raises(KeyboardInterrupt) as stopped:
-            train(tmp_path, Signals(4, (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM)))
+            train(tmp_path, Signals(4, (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM)), **STEPS)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not isinstance(stopped.value, Preempted)
@@ -96,13 +63,13 @@ def test_a_second_sigterm_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_asked_in_the_last_step_the_stage_finishes(tmp_path: Path) -> None:
-    assert train(tmp_path, Signals(STEPS, (signal.SIGUSR1,)))[0] == STEPS
+    assert train(tmp_path, Signals(9, (signal.SIGUSR1,)), **STEPS)[0] == 9
     assert (tmp_path / "model.safetensors").is_file()
 
 
 def test_transformers_own_saving_at_sigterm_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="enable_jit_checkpoint: remove it"):
-        train(tmp_path, enable_jit_checkpoint=True)
+        train(tmp_path, enable_jit_checkpoint=True, **STEPS)
 
 
 def start(recipe: Path) -> subprocess.Popen[str]:
