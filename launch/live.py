@@ -227,7 +227,6 @@ def _facts(stage: Stage) -> Iterator[str]:
 
 def _table(stage: Stage, now: float) -> Any:
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=None, padding=(0, 2), show_header=False)
     guilty = [p.rank for p in stage.processes if not p.is_dead and not p.waits and p.stands(now)]
@@ -235,7 +234,7 @@ def _table(stage: Stage, now: float) -> Any:
     for rank in range(max(stage.world, *(rank + 1 for rank in told))):
         process = told.get(rank)
         if process is None:
-            table.add_row(f"rank {rank}", "", "", "", "", Text("has told nothing yet", "yellow"))
+            table.add_row(f"rank {rank}", "", "", "", "", "tells nothing: not begun, or done")
             continue
         place, beat = f"{process.host}:{process.pid}", _beat(process, guilty, now)
         table.add_row(f"rank {rank}", place, process.phase, process.progress, process.left, beat)

@@ -89,7 +89,7 @@ def test_a_killed_process_and_one_that_is_not_there_yet(
     text = shown(folder, capsys)
     assert "one running" in text
     assert "dead: no such process" in text
-    assert "rank 1 has told nothing yet" in text
+    assert "rank 1 tells nothing: not begun, or done" in text
     killed = stage(tmp_path / "all", state(pid=dead_pid))
     assert "all dead" in shown(killed, capsys)
     reused = stage(tmp_path / "reused", state(ago=1e8))  # this process is younger than what it is said to say
