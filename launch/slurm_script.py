@@ -46,6 +46,9 @@ class Site:
     """For --gpus-per-node=TYPE:N."""
     grace_seconds: int = 300
     """How long before the time limit a stage is asked to stop: a training step and a checkpoint must fit."""
+    max_requeues: int = 30
+    """How often a job that was asked to stop is put back into the queue. A stage without checkpoints or
+    journals (collect, mix) begins anew each time and would never end with too short a time limit."""
     array: int = 1
     """In so many jobs at the same time the rows of a sample, evaluate, search or label_steps stage are made;
     one more job gathers them."""
@@ -59,7 +62,8 @@ class Site:
     """Another script template (jinja2); begin with a copy of launch/templates/stage.sbatch."""
 
     def __post_init__(self) -> None:
-        for name, least in (("array", 1), ("grace_seconds", 1), ("cpus_per_task", 1), ("gpus_per_node", 0)):
+        least_of = {"array": 1, "grace_seconds": 1, "cpus_per_task": 1, "gpus_per_node": 0, "max_requeues": 0}
+        for name, least in least_of.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise ValueError(f"{name}: {value} must be at least {least}")
         if not Path(self.template).is_file():
