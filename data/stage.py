@@ -221,6 +221,7 @@ def _fail(error: Exception, more: str = "") -> NoReturn:
     if is_lost_peer(error):
         lost = f"rank {rank()} on {socket.gethostname()} has lost the connection to another process"
         print(f"{lost}: a consequence, not the cause ({str(error).splitlines()[0]:.200})", file=sys.stderr)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # by which the launcher ends what has not ended yet
         sys.exit(EXIT_LOST_PEER)
     print(f"error: {error}" + (f"\n{more}" if more else ""), file=sys.stderr)
     sys.exit(EXIT_FAILED if isinstance(error, ConnectionError) else EXIT_USER_ERROR)

@@ -53,10 +53,10 @@ def find_cause(failures: Mapping[int, Any], oom_kills_before: int | None) -> Cau
     """
     first = min(failure.timestamp for failure in failures.values())
 
-    def order(rank: int) -> tuple[bool, int]:
-        failure = failures[rank]
-        killed_late = failure.timestamp - first > KILLED_LATE_SECONDS
-        return killed_late or _follows(failure.exitcode), failure.timestamp
+    def order(rank: int) -> tuple[bool, int, bool]:
+        code, seconds = failures[rank].exitcode, failures[rank].timestamp
+        follows = _follows(code) or seconds - first > KILLED_LATE_SECONDS
+        return follows, seconds, code != EXIT_LOST_PEER  # who lost a peer was not ended by the launcher
 
     rank = min(failures, key=order)
     code = failures[rank].exitcode

@@ -35,6 +35,7 @@ def ends(*codes_and_seconds: tuple[int, int]) -> dict[int, ProcessFailure]:
     [
         (ends((TERM, 5), (KILL, 5)), 1, 137, "was killed by SIGKILL: out of memory"),
         (ends((EXIT_LOST_PEER, 5), (KILL, 5), (TERM, 5)), 1, 137, "was killed by SIGKILL"),
+        (ends((EXIT_LOST_PEER, 6), (TERM, 5)), 1, 143, "was killed by SIGTERM"),
         (ends((KILL, 36), (1, 5)), 1, 1, "exit code 1; the traceback is its own"),
         (ends((EXIT_INTERRUPTED, 6), (EXIT_STALLED, 5)), 1, EXIT_STALLED, "stood still"),
         (ends((TERM, 6), (EXIT_USER_ERROR, 6)), 1, EXIT_USER_ERROR, "has found a mistake"),
@@ -48,6 +49,11 @@ def test_the_cause_is_the_end_that_followed_no_other(
     assert (found.rank, found.code, found.is_consequence) == (rank, code, False)
     assert words in str(found)
     assert str(found).startswith(f"rank {rank} on {socket.gethostname()} ")
+
+
+def test_who_lost_a_peer_was_not_ended_by_the_launcher() -> None:
+    found = find_cause(ends((TERM, 5), (EXIT_LOST_PEER, 5)), None)
+    assert (found.rank, found.is_consequence) == (1, True)
 
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/"
