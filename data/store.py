@@ -206,7 +206,8 @@ def journal_rows(path: Path) -> list[dict[str, Any]]:
 def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
-    rows = [_row(line) for line in whole.splitlines()]
+    read = _checked if _CHECKSUM.encode() in whole else _parsed  # older versions wrote no checksums
+    rows = [read(line) for line in whole.splitlines()]
     if bad := [number for number, row in enumerate(rows, 1) if row is None]:
         logger.warning("%s: %d lines are damaged, the first is line %d; passed over", path, len(bad), bad[0])
     return [row for row in rows if row is not None], len(whole)
@@ -220,13 +221,15 @@ def _line(row: Mapping[str, Any]) -> str:
     return f"{text[:-1]}{_CHECKSUM}{zlib.crc32(text.encode())}}}\n"
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
-    """The row of a line, None if it is damaged; lines of older versions have no checksum."""
+def _checked(line: bytes) -> dict[str, Any] | None:
+    """The row of a line; None where the line is not what was written."""
     text, _, checksum = line.rpartition(_CHECKSUM.encode())
-    if text and checksum != b"%d}" % zlib.crc32(text + b"}"):
-        return None
+    return _parsed(text + b"}") if checksum == b"%d}" % zlib.crc32(text + b"}") else None
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        return json.loads(text + b"}" if text else line)
+        return json.loads(line)
     except ValueError:
         return None
 

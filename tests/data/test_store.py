@@ -13,6 +13,7 @@ from data.store import (
     Journal,
     atomic_path,
     fingerprint,
+    journal_rows,
     read_attempts,
     read_problems,
     read_rows,
@@ -111,6 +112,44 @@ def test_journal_survives_a_cut_anywhere(cut: int, tmp_path_factory: pytest.Temp
         journal.append([{"i": 9}])
     with Journal(path) as journal:
         assert journal.rows == [*kept, {"i": 9}]
+
+
+@given(place=st.integers(min_value=0, max_value=200), mask=st.integers(min_value=1, max_value=255))
+def test_a_damaged_line_of_a_journal_is_passed_over(
+    place: int, mask: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever a disk makes of a byte: rows are as they were written, or not there."""
+    path = tmp_path_factory.mktemp("j") / "journal"
+    rows = [{"i": i, "t": "12 + 30 = 42"} for i in range(5)]
+    with Journal(path) as journal:
+        journal.append(rows)
+    content = bytearray(path.read_bytes())
+    place %= len(content)
+    content[place] ^= mask
+    path.write_bytes(content)
+    with Journal(path) as journal:
+        assert [row for row in journal.rows if row not in rows] == []
+        assert len(journal.rows) >= 3, "a line break that is lost joins two lines"
+        journal.append([{"i": 9}])
+    assert journal_rows(path)[-1] == {"i": 9}
+
+
+def test_a_journal_without_checksums_is_read(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text('{"i": 0}\n{"i": 1\n{"i": 2}\n')
+    assert journal_rows(tmp_path / "journal") == [{"i": 0}, {"i": 2}]
+
+
+def test_changed_bytes_of_a_table_are_no_other_rows(tmp_path: Path) -> None:
+    path = tmp_path / "problems.parquet"
+    write_problems(tmp_path, [problem(f"What is {i} + {i}?", id=str(i)) for i in range(50)])
+    rows, content = read_problems(tmp_path), path.read_bytes()
+    values = content.index(b"What is 7 + 7?") if b"What is 7 + 7?" in content else len(content) // 8
+    for place in range(values, values + 60):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(ValueError, match=r"problems\.parquet is not readable as parquet .*make it again"):
+            read_problems(tmp_path)
+    path.write_bytes(content)
+    assert read_problems(tmp_path) == rows
 
 
 def test_fingerprint_sees_content_and_ignores_logs(tmp_path: Path) -> None:

@@ -114,7 +114,13 @@ def stages(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Every stage of `RECIPES`, on few rows."""
     data, recipes = tmp_path / "data", tmp_path / "tiny"
     rows = [{"question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(8)]
-    write_problems(data, [Problem(id=problem_id(r["question"]), **r) for r in rows])
+    write_problems(
+        data,
+        [
+            Problem(id=problem_id(row["question"]), question=row["question"], answer=row["answer"])
+            for row in rows
+        ],
+    )
     (data / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_attempts(data, traces(), "traces")
     lines = [[f"{j} + {j * (i if j > 2 else 1)}" for j in range(4)] for i in range(2)]
