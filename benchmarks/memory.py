@@ -1,6 +1,6 @@
 """Predicted against measured peak memory of training steps on this machine's CPU.
 
-    python -m benchmarks.memory [--quick] [--only TEXT]
+    python -m benchmarks.memory [--quick] [--only PATTERN]
 
 Each cell trains two optimizer steps with the trainer of stage sft, grpo or prm, in processes of its own, and
 is predicted by `training.memory_plan` without having run. Measured is the most resident memory (VmHWM of
@@ -18,6 +18,7 @@ import dataclasses
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -300,7 +301,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="three cells")
-    parser.add_argument("--only", default="", metavar="TEXT", help="cells whose name has this text")
+    parser.add_argument(
+        "--only", default="", metavar="PATTERN", help="cells whose name matches this regular expression"
+    )
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cell:
@@ -316,7 +319,7 @@ def main() -> None:
         )
         print(f"{'cell':<66} {'predicted':>9} {'measured':>9} {'ratio':>6}  peak at", flush=True)
         for cell in cells(options.quick):
-            if options.only not in cell.name:
+            if not re.search(options.only, cell.name):
                 continue
             guess, moment = predicted(cell, models[cell.model])
             peak = run_cell(cell, models[cell.model], tiny)

@@ -228,9 +228,10 @@ def _questions(found: Examined, tokenizer: Any | None) -> Data:
             prefilled = bool(prompter.prompt("1 + 1").prefill)
             rewards = build_rewards(own.rewards, own.thinking_format, prefilled, more=LEARNED_REWARDS)
             kept, bad = usable(problems, prompter, rewards, longest_prompt=room, suffix=own.question_suffix)
-            check_questions(len(kept), args)
             lengths = [len(question.prompt.ids) for question in kept]
         check_rejected("problems", len(lengths), bad, own.max_rejected_fraction)
+        if found.recipe.stage == "grpo":
+            check_questions(len(lengths), args)
         told = _told(found, lengths, len(bad), "questions")
         told.longest_tokens += drawn
         told.mean_tokens += drawn

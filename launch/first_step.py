@@ -44,7 +44,7 @@ def first_steps(found: Examined, plan: Any | None) -> None:
         folder = Path(root)
         overrides, what = _longest(found, folder)
         command = _as_first_steps(stage_command(recipe, [*_SHORT, *overrides]), folder)
-        environment = {**os.environ, **recipe.environment, "TOKENIZERS_PARALLELISM": "false"}
+        environment = {**os.environ, **recipe.environment, **_ENVIRONMENT}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         peaks = [read_json(path) for path in sorted(folder.glob("peaks/*.json"))]
         if done.returncode or len(peaks) != processes(recipe):
@@ -57,6 +57,8 @@ def first_steps(found: Examined, plan: Any | None) -> None:
     found.say("ok", "first steps", f"{most / GIB:.2f} GiB {kind}{guess}; {what}")
 
 
+_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "MALLOC_MMAP_THRESHOLD_": "65536"}
+"""glibc gives back at once what is freed and larger than this, so that only what is in use is resident."""
 _SHORT = ("--max_steps", str(STEPS), "--save_strategy", "no", "--eval_strategy", "no", "--report_to", "none")
 
 
@@ -110,6 +112,7 @@ def _longest(found: Examined, folder: Path) -> tuple[list[str], str]:
 def main() -> None:
     """Run the stage's module with a callback that stops it; the arguments behind the first two are its."""
     from transformers import TrainerCallback, trainer
+    from trl import GRPOTrainer, SFTTrainer  # noqa: F401  (libraries are not what is measured)
 
     module, peaks = sys.argv[1], Path(sys.argv[2])
     before = _resident_bytes("VmRSS")
@@ -134,7 +137,7 @@ def _peak(before: int) -> dict[str, Any]:
     import torch
 
     if torch.cuda.is_available():
-        kind = "allocated on the GPU"
+        kind = "reserved on the GPU"
         return {"kind": kind, "peak_bytes": torch.cuda.max_memory_reserved()}
     return {"kind": "resident more than at the start", "peak_bytes": _resident_bytes("VmHWM") - before}
 

@@ -101,7 +101,17 @@ class Held(TorchDispatchMode):
 
 
 def trace_layers(network: Network, rows: int, tokens: int) -> tuple[Passes, Parameters]:
-    """Run the network without its head on `rows` rows of `tokens` tokens."""
+    """Run the network without its head on `rows` rows of `tokens` tokens; the same one once in a process."""
+    key = f"{network} {rows} {tokens}"
+    if key not in _TRACED:
+        _TRACED[key] = _trace(network, rows, tokens)
+    return _TRACED[key]
+
+
+_TRACED: dict[str, tuple[Passes, Parameters]] = {}
+
+
+def _trace(network: Network, rows: int, tokens: int) -> tuple[Passes, Parameters]:
     two, three = (_run(network, layers, rows, tokens) for layers in (2, 3))
     layers = network.config.num_hidden_layers
     per_layer = three.kept - two.kept
@@ -176,7 +186,7 @@ def _backbone(network: Network, layers: int) -> Any:
     config = deepcopy(network.config)
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layers]
+        config.layer_types = (config.layer_types * layers)[:layers]
     attention = "sdpa" if network.attention in (None, *PACKED) else network.attention
     model: Any = AutoModel.from_config(config, dtype=network.weights, attn_implementation=attention)
     if network.adapter is not None:
