@@ -179,9 +179,9 @@ def predict(job: Job) -> Plan:
 
 
 def _with_scores(job: Job, passes: Passes) -> Passes:
-    """Attention scores of `documents` where prompts branch (training/document_attention.py): it gives torch a
-    mask and grouped heads, for which CUDA has its math kernel alone, in float32 (scores, and their softmax
-    or its gradient). Not seen on a GPU yet."""
+    """Attention scores of `documents` where prompts branch: it gives torch a mask and grouped heads
+    (training/document_attention.py), for which CUDA has the math kernel alone (torch 2.13, documentation of
+    scaled_dot_product_attention): scores in float32, and their softmax. Not seen on a GPU."""
     text = job.config
     if not (job.branches and job.gpu and job.attention == "documents"):
         return passes

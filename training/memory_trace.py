@@ -210,8 +210,8 @@ def head_bytes(network: Network, positions: int, *, trained: bool, gpu: bool) ->
     if not gpu:
         return _run_head(network, positions, trained=trained)
     used = 2 if network.autocast else network.weights.itemsize
+    tile = min(positions, TOKEN_CHUNK_SIZE) * VOCABULARY_CHUNK * used
     columns = min(VOCABULARY_CHUNK, vocabulary)
-    tile = min(positions, TOKEN_CHUNK_SIZE) * columns * used
     gradients = 4 * width * (positions + (vocabulary if trained else 0))
     return tile + gradients + columns * width * used + positions * width * used
 

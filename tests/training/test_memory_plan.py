@@ -92,7 +92,7 @@ def test_held_counts_what_lives_and_not_views_of_what_was_there() -> None:
 
 def test_head_on_a_gpu_has_a_tile_and_its_gradients() -> None:
     network = Network(config=SMALL, weights=torch.bfloat16, autocast=False, checkpointing=False)
-    tile, weight, hidden = 512 * 1000 * 2, 1000 * 64, 512 * 64
+    tile, weight, hidden = 512 * 32768 * 2, 1000 * 64, 512 * 64
     expected = tile + 4 * (weight + hidden) + 2 * weight + 2 * hidden
     assert head_bytes(network, 512, trained=True, gpu=True) == expected
 
