@@ -26,10 +26,10 @@ from training.loading import model_init_kwargs, training_tokenizer
 from training.preflight import (
     check_processes,
     check_rejected,
-    check_server,
     check_tokenizer,
     read_held_out,
 )
+from training.servers import check_server
 from training.sft import train_metrics
 from training.teacher import (
     check_output_rows,
@@ -147,7 +147,7 @@ def distill(
     rows, held_out, left_out = load_rows(config, args, model, prompter, tokenizer, folder)
     longest = max(len(row.prompt.ids) for row in [*rows, *held_out])
     check_teacher_server(config.teacher_server, args, config.teacher_top_k, longest)
-    check_server(args)  # pyright: ignore[reportArgumentType]  (it has the same fields)
+    check_server(args)
     trainer = make_trainer(config, args, model, prompter, rows, held_out)
     args.eval_on_start = bool(held_out) and newest_complete_checkpoint(folder) is None
     result = resume_or_train(trainer, folder)

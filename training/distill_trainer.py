@@ -38,6 +38,7 @@ from training.distill_rows import DistillRow
 from training.generation import PolicyEngine, finished
 from training.progress import StepLines
 from training.questions import Questions
+from training.servers import answering, server_url
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class DistillTrainer(DistillationTrainer):
                 done = self._engine.generate(prompts, seeds or [0], logprobs=False, longest_row=None)
             return done[: len(rows)]
         asked += asked[:1] * (most - len(asked))  # vLLM gives every process equally many
-        with phase("generate"):
+        with phase("generate"), answering("vllm_server_base_url", server_url(self.args)):
             ids = super()._generate_single_turn([list(row.prompt.ids) for row in asked], None, {})
         done = [finished(self._tokenizer, list(row), self.eos_token_ids, None) for row in ids]
         return done[: len(rows)]
@@ -274,18 +275,20 @@ class ServerDistillTrainer(DistillTrainer, ServerDistillationTrainer):
 
     def _get_teacher_token_logprobs_from_server(self, *args: Any) -> dict[str, torch.Tensor]:
         """As TRL's, without what is no token of the student (see `check_output_rows`)."""
-        told = super()._get_teacher_token_logprobs_from_server(*args)
+        with answering("teacher_server", self.teacher_client.base_url):
+            told = super()._get_teacher_token_logprobs_from_server(*args)
         unknown = told["topk_token_ids"] >= self.model.config.get_text_config().vocab_size
         told["topk_logprobs"] = told["topk_logprobs"].masked_fill(unknown, -torch.inf)
         told["topk_token_ids"] = told["topk_token_ids"].masked_fill(unknown, 0)
         return told
 
     def _compare(self, pairs: Sequence[Any]) -> torch.Tensor:
-        answer = self.teacher_client.get_sequence_logprobs(
-            sequences=[[*prompt, *completion] for prompt, completion in pairs],
-            prompt_lengths=[len(prompt) for prompt, _ in pairs],
-            top_logprobs=1,
-        )
+        with answering("teacher_server", self.teacher_client.base_url):
+            answer = self.teacher_client.get_sequence_logprobs(
+                sequences=[[*prompt, *completion] for prompt, completion in pairs],
+                prompt_lengths=[len(prompt) for prompt, _ in pairs],
+                top_logprobs=1,
+            )
         likely = [[ids[0] for ids in row] for row in answer["logprob_token_ids"]]
         return compare_most_likely(self.model_wrapped, likely, pairs, self.accelerator.device)
 

@@ -30,7 +30,6 @@ from training.preflight import (
     check_processes,
     check_questions,
     check_rejected,
-    check_server,
     check_tokenizer,
     context_tokens,
     read_held_out,
@@ -39,6 +38,7 @@ from training.preflight import (
 from training.questions import Curriculum, Questions
 from training.rollout_options import RolloutOptions
 from training.rollouts import Reader
+from training.servers import check_server
 
 if TYPE_CHECKING:
     from trl import GRPOConfig, ModelConfig

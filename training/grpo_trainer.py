@@ -45,6 +45,7 @@ from training.questions import Questions
 from training.reference import load_reference, save_reference
 from training.rollout_options import RolloutOptions
 from training.rollouts import Drawn, Group, Reader, choose_groups, is_useful, replacements, to_rollouts
+from training.servers import answering, server_url
 from training.watch import step_metrics
 
 logger = logging.getLogger(__name__)
@@ -201,7 +202,7 @@ class GrpoTrainer(PackedGRPOTrainer):
                     )
             except NotFiniteError as error:
                 raise self._stopped(str(error)) from error
-        with phase("generate"):
+        with phase("generate"), answering("vllm_server_base_url", server_url(self.args)):
             ids, logprobs = super()._generate_single_turn([list(ids) for ids in prompts], None, {}, size)
         rows = zip(ids, logprobs or [None] * len(ids), strict=True)
         return [finished(self._tokenizer, list(row), self.eos_token_ids, of_row) for row, of_row in rows]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -282,31 +281,3 @@ def check_questions(kept: int, args: GRPOConfig) -> None:
 def groups_per_generation(args: GRPOConfig) -> int:
     """Groups that are generated at a time, over all processes."""
     return int(args.generation_batch_size or 0) // int(args.num_generations or 1)
-
-
-def check_server(args: GRPOConfig) -> None:
-    """Wait for the vLLM server of `vllm_mode: server` as long as TRL would, but before the model is loaded.
-
-    Raises:
-        ValueError: it does not answer in vllm_server_timeout seconds.
-    """
-    import httpx
-
-    if not args.use_vllm or args.vllm_mode != "server" or args.process_index:
-        return
-    url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
-    deadline = time.monotonic() + args.vllm_server_timeout
-    while True:
-        try:
-            httpx.get(f"{url}/health", timeout=5).raise_for_status()
-            return
-        except httpx.HTTPError as error:
-            reason = str(error)
-        if time.monotonic() >= deadline:
-            raise ValueError(
-                f"vllm_server_base_url: no vLLM server answers at {url} ({reason}) after "
-                f"{args.vllm_server_timeout:g} s; start one as recipes/r1_zero/README.md "
-                "shows, or use vllm_mode: colocate"
-            )
-        logger.info("waiting for the vLLM server at %s (%s)", url, reason)
-        time.sleep(min(5.0, max(0.1, deadline - time.monotonic())))

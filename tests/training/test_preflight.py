@@ -25,11 +25,11 @@ from training.preflight import (
     check_arguments,
     check_domains,
     check_processes,
-    check_server,
     columns,
     context_tokens,
     usable,
 )
+from training.servers import check_server
 
 
 def boom(**columns: Any) -> list[float]:
@@ -248,7 +248,7 @@ def test_a_server_that_is_still_starting_is_waited_for(
     slow_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("training.preflight.time.sleep", waits.append)
+    monkeypatch.setattr("training.servers.time.sleep", waits.append)
     args = GRPOConfig(output_dir=str(tmp_path), bf16=False, use_cpu=True, use_vllm=True, vllm_mode="server")
     args.vllm_server_base_url = slow_server
     check_server(args)
