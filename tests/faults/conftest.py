@@ -43,7 +43,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "k": [1],
         **GENERATION,
     },
-    "label_steps": {"attempts": "FOLDER", "rollouts": 6, **GENERATION, "max_tokens": 80},
+    "label_steps": {"attempts": "FOLDER", "rollouts": 6, "labels": "soft", "limit": 6, **GENERATION, "max_tokens": 80},
     "search": {
         "problems": "FOLDER",
         "scorer_model": "text",
@@ -81,17 +81,21 @@ class Stages:
     recipes: Path
     patch: pytest.MonkeyPatch
 
-    def run(self, stage: str, runs: Path, **overrides: Any) -> int:
+    def run(self, stage: str, runs: Path) -> int:
         """`python -m <stage> --config ...` in this process, with its run folder in `runs`. The exit code."""
         self.patch.setenv("SLOWTHINK_RUNS", str(runs))
-        more = [part for key, value in overrides.items() for part in (f"--{key}", str(value))]
         module = STAGES[stage].module
-        self.patch.setattr(sys, "argv", [module, "--config", str(self.recipes / f"{stage}.yaml"), *more])
+        self.patch.setattr(sys, "argv", [module, "--config", str(self.recipes / f"{stage}.yaml")])
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         except SystemExit as end:
             return int(end.code or 0)
         return 0
+
+    def change(self, stage: str, **fields: Any) -> None:
+        """Other fields in the stage's recipe."""
+        path = self.recipes / f"{stage}.yaml"
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **fields}))
 
     def folder(self, stage: str, runs: Path) -> Path:
         return runs / self.recipes.name / stage
