@@ -29,6 +29,8 @@ from data.processes import (
     rank,
     share,
     with_launch_flags,
+    worker,
+    workers,
     world,
 )
 from data.recipe import Recipe, check_recipe, load_recipe, parse, references, resolve
@@ -92,7 +94,7 @@ def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type, shares
 def _run_part(body: Callable[..., dict[str, Any]], configs: tuple, recipe: Recipe) -> None:
     """In another process than the one that keeps the run folder and finishes the stage."""
     signal.signal(signal.SIGUSR1, _preempt)
-    (number, count), folder = share(), stage_folder(recipe)
+    folder = stage_folder(recipe)
     try:
         with shared_folder(recipe) if rank() == 0 else nullcontext():
             start_heartbeat(folder, recipe.launch.get("stall_seconds"))
@@ -101,11 +103,12 @@ def _run_part(body: Callable[..., dict[str, Any]], configs: tuple, recipe: Recip
         sys.exit(EXIT_PREEMPTED)
     except Exception as error:
         if _is_known(error):
-            _fail(error, f"(process {rank()}, share {number}/{count})")
+            _fail(error, f"(process {worker()} of {workers()})")
         raise
     finally:
         stop_heartbeat()
     if rank() == 0:
+        number, count = share()
         print(f"{recipe.name}: share {number}/{count} is in the journals of {folder}")
 
 

@@ -225,8 +225,7 @@ def _run_once(recipe: Recipe, overrides: Sequence[str], attempt: int = 0) -> int
     environment = {**os.environ, **recipe.environment, "TOKENIZERS_PARALLELISM": "false"}
     environment |= {EXPECTED: str(processes(recipe)), ATTEMPT: str(attempt)}
     with StopRequests() as stop:
-        stop.process = subprocess.Popen(stage_command(recipe, overrides), env=environment)
-        code = _wait(stop.process)
+        code = _wait(stop.start(stage_command(recipe, overrides), environment))
     return EXIT_PREEMPTED if stop.made and code not in (0, EXIT_USER_ERROR) else code
 
 

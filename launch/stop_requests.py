@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -16,12 +17,12 @@ from data.stage import EXIT_PREEMPTED
 
 
 class StopRequests:
-    """While entered, SIGUSR1 and the first SIGTERM to this process ask `process` to save and stop; a second
-    SIGTERM ends it at once, its last checkpoint and its journals remain."""
+    """While entered, SIGUSR1 and the first SIGTERM to this process ask the one that it has started to save
+    and stop; a second SIGTERM ends that at once, its last checkpoint and its journals remain."""
 
     def __init__(self) -> None:
         self.made = False
-        self.process: subprocess.Popen | None = None
+        self._process: subprocess.Popen | None = None
         self._before: dict[int, Any] = {}
         self._terminated = False
 
@@ -33,12 +34,17 @@ class StopRequests:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen:
+        self._process = subprocess.Popen(command, env=environment)
+        if self.made:  # meanwhile
+            self._process.send_signal(signal.SIGUSR1)
+        return self._process
+
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         at_once = number == signal.SIGTERM and self._terminated
         self.made, self._terminated = True, self._terminated or number == signal.SIGTERM
-        if self.process is None:
-            sys.exit(EXIT_PREEMPTED)
-        self.process.send_signal(signal.SIGTERM if at_once else signal.SIGUSR1)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM if at_once else signal.SIGUSR1)
 
 
 def pass_on_to_children() -> None:
