@@ -18,6 +18,8 @@ from accelerate import PartialState
 from transformers import Trainer, TrainerCallback
 from transformers.training_args import OptimizerNames
 
+from data.heartbeat import phase
+
 logger = logging.getLogger(__name__)
 
 LATEST = "latest_universal"
@@ -45,8 +47,10 @@ def load_for_these_processes(trainer: Trainer, checkpoint: Path) -> None:
         logger.info(
             "%s: parts of %d processes are put together for %d", checkpoint, then, accelerator.num_processes
         )
-        make_universal(checkpoint)
-    PartialState().wait_for_everyone()
+        with phase("checkpoint"):
+            make_universal(checkpoint)
+    with phase("sync"):
+        PartialState().wait_for_everyone()
     plugin.deepspeed_config["checkpoint"] = {"load_universal": True}
     trainer.add_callback(_RepairStates(trainer))
 
