@@ -280,7 +280,7 @@ def hold(recipe: Recipe, lock_file: Path, *, shared: bool = False) -> IO[str]:
     Raises:
         RecipeError: another process holds it.
     """
-    lock = open(lock_file, "a")  # noqa: SIM115 - held until it is closed
+    lock = open(lock_file, "a+")  # noqa: SIM115 - held until it is closed; NFS wants it readable to share it
     try:
         fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:

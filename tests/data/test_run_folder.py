@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import pytest
 
 from data import run_folder
 from data.recipe import Recipe, RecipeError, load_recipe
-from data.run_folder import Plan, RunFolder, plan, read_manifest
+from data.run_folder import Plan, RunFolder, hold, plan, read_manifest
 
 
 @pytest.fixture
@@ -164,6 +165,13 @@ def test_foreign_folders_are_refused(pipeline: Path, tmp_path: Path) -> None:
     (pipeline / "02_b.yaml").write_text(f"stage: x\noutput_dir: {tmp_path / 'notes'}\n")
     with pytest.raises(RecipeError, match="not empty and not a run folder"):
         plan(load_recipe(pipeline / "02_b.yaml"))
+
+
+def test_locks_may_be_shared_where_flock_is_a_lock_of_a_range(pipeline: Path, tmp_path: Path) -> None:
+    """As on NFS, which refuses a shared one of a file that is not open for reading."""
+    with hold(load_recipe(pipeline / "01_a.yaml"), tmp_path / ".lock", shared=True) as lock:
+        fcntl.lockf(lock, fcntl.LOCK_SH)
+        fcntl.lockf(lock, fcntl.LOCK_EX)
 
 
 def test_one_writer_at_a_time(pipeline: Path) -> None:
