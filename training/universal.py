@@ -47,7 +47,7 @@ def load_for_these_processes(trainer: Trainer, checkpoint: Path) -> None:
         logger.info(
             "%s: parts of %d processes are put together for %d", checkpoint, then, accelerator.num_processes
         )
-        with phase("checkpoint"):
+        with phase("load"):  # which may take longest
             make_universal(checkpoint)
     with phase("sync"):
         PartialState().wait_for_everyone()
