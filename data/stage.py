@@ -171,11 +171,11 @@ def _run_in_folder(
     start_heartbeat(folder.path, recipe.launch.get("stall_seconds"))
     try:
         metrics = body(*configs, folder.path)
+        _pass_over_signals()  # all is written, and no journal left to go on from
         stop_heartbeat()
         folder.finish(metrics, time.monotonic() - start)
     except KeyboardInterrupt as stop:
-        for again in (signal.SIGTERM, signal.SIGUSR1):  # the launcher ends all when the first has ended
-            signal.signal(again, lambda *_: None)
+        _pass_over_signals()  # the launcher ends all when the first has ended
         folder.stop("interrupted", str(stop) or "interrupted")
         print(f"\n{recipe.name}: stopped. To go on: {resume_command(recipe)}", file=sys.stderr)
         sys.exit(EXIT_PREEMPTED if isinstance(stop, Preempted) else EXIT_INTERRUPTED)
@@ -207,6 +207,12 @@ def summary(metrics: dict[str, Any]) -> str:
 def resume_command(recipe: Recipe) -> str:
     """What to type to go on with an interrupted stage."""
     return f"slowthink run {shlex.quote(str(recipe.path.parent))}"
+
+
+def _pass_over_signals() -> None:
+    """A stage that closes its folder is not to be stopped; what it starts gets its signals as usual."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)
 
 
 def _interrupt(*_: object) -> NoReturn:

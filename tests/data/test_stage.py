@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from data import run_folder
 from data.run_folder import read_manifest
 from data.stage import run_stage, summary
 from data.store import write_json
@@ -63,6 +64,23 @@ def test_a_finished_stage_says_so_once(run: Any, capsys: pytest.CaptureFixture[s
     assert "not run yet" in (folder / "log.txt").read_text()
     run("size: 3")
     assert "finished before, nothing changed" in capsys.readouterr().out
+
+
+def test_a_stage_that_is_asked_to_stop_while_it_closes_its_folder_finishes(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journals are gone by then: stopped, it would have to begin anew."""
+    read = run_folder.fingerprint
+
+    def asked(folder: Path) -> str:
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        return read(folder)
+
+    monkeypatch.setattr(run_folder, "fingerprint", asked)
+    manifest = read_manifest(run("size: 3"))
+    assert manifest is not None
+    assert manifest["status"] == "finished"
 
 
 def test_overrides_count_as_another_recipe_and_output_dir_keeps_them_apart(run: Any, tmp_path: Path) -> None:
