@@ -16,6 +16,7 @@ from data.metric_log import read_metrics, write_row
 from inference.accelerators import PEAK_VARIABLE
 from inference.search.flops import flops_of
 from tests.data.wandb_runs import wandb_history
+from tests.faults.trainings import TRAININGS
 from tests.training import grpo_runs
 from training.speed import TokenCount
 
@@ -138,3 +139,20 @@ def test_rows_of_a_grpo_run_that_goes_on(tiny_model: Path, stage: Path, monkeypa
     own = next(row for row in rows if row["step"] == 3)
     assert third.items() >= {key: own[key] for key in own if key.startswith(("perf/", "time/"))}.items()
     assert third["train/loss"] == own["train/loss"]
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_every_training_has_the_same_columns(name: str, tiny_model: Path, stage: Path):
+    TRAININGS[name](tiny_model, stage)
+    rows = [row for row in read_metrics(stage) if "train/loss" in row]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    for row in rows:
+        assert min(row["perf/tokens"], row["time/forward_backward"], row["memory/rss_gib"]) > 0
+    every = read_metrics(stage)  # those of evaluations, too
+    whole = {phase: sum(row[f"time/{phase}"] for row in every) for phase in PHASES}
+    writes = name in ("grpo", "distill")
+    assert {phase for phase in PHASES if whole[phase]} >= {"load", "checkpoint", "idle"}
+    assert (whole["generate"] > 0) == writes
+    assert any("perf/generated_tokens_per_second" in row for row in rows) == writes
+    if name in ("sft", "reward_model"):  # TRL counts their tokens, too
+        assert sum(row["perf/tokens"] for row in rows) == rows[-1]["train/num_tokens"]
