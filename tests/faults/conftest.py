@@ -43,7 +43,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         "k": [1],
         **GENERATION,
     },
-    "label_steps": {"attempts": "FOLDER", "rollouts": 6, "labels": "soft", "limit": 6, **GENERATION, "max_tokens": 80},
+    "label_steps": {
+        "attempts": "FOLDER",
+        "rollouts": 6,
+        "labels": "soft",
+        "limit": 6,
+        **GENERATION,
+        "max_tokens": 80,
+    },
     "search": {
         "problems": "FOLDER",
         "scorer_model": "text",
