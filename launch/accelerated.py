@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from data.stage import EXIT_FAILED, EXIT_INTERRUPTED
-from launch.cause import Cause, end_of_group, find_cause, oom_kills
+from launch.cause import Cause, end_of_group, find_cause, in_words, oom_kills, shell_code
 from launch.machines import CAUSE_SECONDS, Machine, last_heard
 from launch.stop_requests import pass_on_to_children
 
@@ -39,7 +39,9 @@ def main() -> None:
     try:
         launch()
     except subprocess.CalledProcessError as error:  # of a stage of one process
-        sys.exit(error.returncode if error.returncode > 0 else 128 - error.returncode)
+        if error.returncode < 0:
+            print(f"error: the process {in_words(error.returncode, before)}", file=sys.stderr)
+        sys.exit(shell_code(error.returncode))
     except ChildFailedError as error:
         _end(error.failures, before, machine)
     except SignalException:  # SIGTERM to this process, which torchrun has passed on

@@ -63,10 +63,15 @@ def find_cause(failures: Mapping[int, Any], oom_kills_before: int | None) -> Cau
     return Cause(
         rank=rank,
         host=socket.gethostname(),
-        code=code if code > 0 else 128 - code,
-        what=_in_words(code, oom_kills_before),
+        code=shell_code(code),
+        what=in_words(code, oom_kills_before),
         is_consequence=code == EXIT_LOST_PEER,
     )
+
+
+def shell_code(code: int) -> int:
+    """An exit code as a shell has it: 137 for SIGKILL."""
+    return code if code >= 0 else 128 - code
 
 
 def _follows(code: int) -> bool:
@@ -74,7 +79,8 @@ def _follows(code: int) -> bool:
     return code in (EXIT_LOST_PEER, EXIT_INTERRUPTED, -signal.SIGTERM)
 
 
-def _in_words(code: int, oom_kills_before: int | None) -> str:
+def in_words(code: int, oom_kills_before: int | None) -> str:
+    """What an exit code, or with a minus a signal, says of a process; empty where there is nothing to add."""
     if code in (EXIT_LOST_PEER, EXIT_PREEMPTED, EXIT_INTERRUPTED):
         return ""
     if code == EXIT_STALLED:
