@@ -100,9 +100,10 @@ class Stages:
         return 0
 
     def change(self, stage: str, **fields: Any) -> None:
-        """Other fields in the stage's recipe."""
+        """Other fields in the stage's recipe; None leaves one out."""
         path = self.recipes / f"{stage}.yaml"
-        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **fields}))
+        changed = {**yaml.safe_load(path.read_text()), **fields}
+        path.write_text(yaml.safe_dump({key: value for key, value in changed.items() if value is not None}))
 
     def folder(self, stage: str, runs: Path) -> Path:
         return runs / self.recipes.name / stage
