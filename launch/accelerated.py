@@ -67,9 +67,8 @@ def _end(failures: Mapping[int, Any], oom_kills_before: int | None, machine: Mac
         machine.end(cause)
         if cause.is_consequence:
             cause = machine.cause_elsewhere() or cause
-    if not cause.is_consequence:
-        _say(cause)
-    elif machine:
+    _say(cause)
+    if cause.is_consequence and machine:
         print(
             f"error: no machine has told a cause within {CAUSE_SECONDS:.0f} s: one of them, or the network, "
             f"is gone; {last_heard(machine.folder)}",

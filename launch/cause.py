@@ -23,7 +23,7 @@ _OF_SIGNAL = {
     signal.SIGKILL: "out of memory? see dmesg; limits of Slurm and of containers kill so, too",
     signal.SIGBUS: "often a full /dev/shm",
     signal.SIGSEGV: "a fault of compiled code",
-    signal.SIGABRT: "compiled code gave up; what it said is above",
+    signal.SIGABRT: "compiled code gave up, as NCCL does when another process is gone; what it said is above",
     signal.SIGTERM: "somebody asked it to end",
 }
 
@@ -39,6 +39,7 @@ class Cause:
     what: str
     """In words; empty where there is nothing to add to what the process has said."""
     is_consequence: bool
+    """It has lost another process, or may have; that one's machine knows better."""
 
     def __str__(self) -> str:
         return f"rank {self.rank} on {self.host} {self.what}"
@@ -53,9 +54,9 @@ def find_cause(failures: Mapping[int, Any], oom_kills_before: int | None) -> Cau
     """
     first = min(failure.timestamp for failure in failures.values())
 
-    def order(rank: int) -> tuple[bool, int, bool]:
+    def order(rank: int) -> tuple[int, int, bool]:
         code, seconds = failures[rank].exitcode, failures[rank].timestamp
-        follows = _follows(code) or seconds - first > KILLED_LATE_SECONDS
+        follows = 2 if seconds - first > KILLED_LATE_SECONDS else _follows(code)
         return follows, seconds, code != EXIT_LOST_PEER  # who lost a peer was not ended by the launcher
 
     rank = min(failures, key=order)
@@ -65,7 +66,7 @@ def find_cause(failures: Mapping[int, Any], oom_kills_before: int | None) -> Cau
         host=socket.gethostname(),
         code=shell_code(code),
         what=in_words(code, oom_kills_before),
-        is_consequence=code == EXIT_LOST_PEER,
+        is_consequence=code in (EXIT_LOST_PEER, -signal.SIGABRT),
     )
 
 
@@ -74,9 +75,11 @@ def shell_code(code: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _follows(code: int) -> bool:
-    """Whether a process usually ends so because another one did."""
-    return code in (EXIT_LOST_PEER, EXIT_INTERRUPTED, -signal.SIGTERM)
+def _follows(code: int) -> int:
+    """Whether a process ends so because another one did: 0 hardly, 1 maybe, 2 usually."""
+    if code == -signal.SIGABRT:  # NCCL's watchdog ends a process so whose peer is gone
+        return 1
+    return 2 if code in (EXIT_LOST_PEER, EXIT_INTERRUPTED, -signal.SIGTERM) else 0
 
 
 def in_words(code: int, oom_kills_before: int | None) -> str:

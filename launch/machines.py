@@ -68,7 +68,7 @@ class Machine:
     def _causes(self) -> Iterator[Cause]:
         for path in sorted(self.folder.parent.glob(self._note("*").name)):
             told = read_note(path).get(str(self.attempt))
-            if told and not told["is_consequence"] and path.stat().st_mtime_ns > self.began_ns:
+            if told and not told["is_consequence"] and path.stat().st_mtime_ns >= self.began_ns:
                 yield Cause(**told)
 
     def _end_with_others(self) -> None:

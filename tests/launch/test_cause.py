@@ -18,7 +18,7 @@ from data.stall import EXIT_STALLED
 from launch import cause
 from launch.cause import end_of_group, find_cause
 
-TERM, KILL = -signal.SIGTERM, -signal.SIGKILL
+ABRT, TERM, KILL = -signal.SIGABRT, -signal.SIGTERM, -signal.SIGKILL
 
 
 def ends(*codes_and_seconds: tuple[int, int]) -> dict[int, ProcessFailure]:
@@ -40,6 +40,7 @@ def ends(*codes_and_seconds: tuple[int, int]) -> dict[int, ProcessFailure]:
         (ends((EXIT_INTERRUPTED, 6), (EXIT_STALLED, 5)), 1, EXIT_STALLED, "stood still"),
         (ends((TERM, 6), (EXIT_USER_ERROR, 6)), 1, EXIT_USER_ERROR, "has found a mistake"),
         (ends((TERM, 5), (-signal.SIGSEGV, 5)), 1, 139, "was killed by SIGSEGV: a fault of compiled code"),
+        (ends((ABRT, 5), (KILL, 5)), 1, 137, "was killed by SIGKILL"),
     ],
 )
 def test_the_cause_is_the_end_that_followed_no_other(
@@ -49,6 +50,12 @@ def test_the_cause_is_the_end_that_followed_no_other(
     assert (found.rank, found.code, found.is_consequence) == (rank, code, False)
     assert words in str(found)
     assert str(found).startswith(f"rank {rank} on {socket.gethostname()} ")
+
+
+def test_an_abort_may_be_a_consequence_which_another_machine_knows() -> None:
+    found = find_cause(ends((EXIT_LOST_PEER, 5), (ABRT, 5), (TERM, 5)), None)
+    assert (found.rank, found.code, found.is_consequence) == (1, 134, True)
+    assert "was killed by SIGABRT: compiled code gave up" in str(found)
 
 
 def test_who_lost_a_peer_was_not_ended_by_the_launcher() -> None:
