@@ -14,13 +14,12 @@ import psutil
 
 from data.heartbeat import PHASES, read_heartbeats
 from data.metric_log import read_metrics
+from data.stall import LOADING_TAKES
 from launch.show import duration, number, picked, read_stage, stage_folders, terminal
 
 STILL_SECONDS = 20.0
 """Without a beat a process stands still, or waits for one that does."""
 LONG_STILL_SECONDS = 120.0
-LOADING_TAKES = 4
-"""Loading says nothing until it is done; it may take so many times as long."""
 QUIET_SECONDS = 30.0
 """A pipeline has ended when nothing has run for so long; between two stages nothing does."""
 TAIL_BYTES = 1 << 16

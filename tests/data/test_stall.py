@@ -96,12 +96,12 @@ def test_the_one_that_hangs_is_named_and_those_that_wait_for_it_are_not(start: S
         r"in phase reward, at threading.py:\d+ wait \(from \S*process_1.py:\d+ a_reward_that_hangs\)", output
     )
     assert "stall_seconds (now 2)" in output
-    stacks = (tmp_path / "stalls" / "1.txt").read_text()
-    assert "in a_reward_that_hangs" in stacks
-    assert waits.poll() is None
+    stacks = tmp_path / "stalls" / "1.txt"
+    assert "in a_reward_that_hangs" in stacks.read_text()
     output = waits.communicate(timeout=60)[1]  # of one that has died so that no launcher has noticed
     assert waits.returncode == EXIT_STALLED
     assert "waits for what neither goes on nor ends: rank 1 on" in output
+    assert (tmp_path / "stalls" / "0.txt").stat().st_mtime > stacks.stat().st_mtime
 
 
 def test_where_all_wait_for_each_other_it_is_the_network(start: Start, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_one_that_the_others_have_left_waits_for_nobody(start: Start) -> None:
     process = start(BEGIN + "Event().wait()", 0)
     output = process.communicate(timeout=60)[1]
     assert process.returncode == EXIT_STALLED, output
-    assert re.search(r"rank 0 on \S+ has stood still for 2 s in phase idle, at threading.py", output)
+    assert re.search(r"rank 0 on \S+ has stood still for \d+ s in phase idle, at threading.py", output)
 
 
 def test_code_that_lets_no_thread_run_is_ended_too(start: Start, tmp_path: Path) -> None:
@@ -129,8 +129,8 @@ def test_code_that_lets_no_thread_run_is_ended_too(start: Start, tmp_path: Path)
 
 
 def test_work_that_goes_on_is_never_a_stall(start: Start, tmp_path: Path) -> None:
-    process = start(WORKS, 0, seconds=0.5)
-    end = time.monotonic() + 3
+    process = start(WORKS, 0, seconds=1.5)
+    end = time.monotonic() + 5
     while time.monotonic() < end:
         assert process.poll() is None
         time.sleep(0.05)
