@@ -4,9 +4,9 @@
 
 Nothing is run: memory is that of training/memory_plan.py, bytes those of training/communication.py, and the
 operations of a step are done at the share of the peak that is assumed where nothing waits for the network
-(training/time_plan.MFU). `network` is the least time of the collectives, at the full speed of the slower kind
-of link: with 8 cards of 400 Gb/s a node, and with one card of 100 Gb/s. Where it is longer than `compute` a
-step takes that long at least; where it is shorter it may be hidden behind the operations.
+(training/time_plan.SHARE). `network` is the least time of the collectives, at the full speed of the slower
+kind of link: with 8 cards of 400 Gb/s a node, and with one card of 100 Gb/s. Where it is longer than
+`compute` a step takes that long at least; where it is shorter it may be hidden behind the operations.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from inference.accelerators import accelerator
 from training.communication import Cluster, traffic
 from training.memory_plan import Job, predict
 from training.model_shape import network_of
-from training.time_plan import MFU, Work, flops_of_job, training_flops
+from training.time_plan import SHARE, Work, flops_of_job, training_flops
 
 NODES = (2, 16)
 SLOW_NODE = 12.5e9
@@ -93,7 +93,7 @@ def rows_of(case: Case, nodes: int, gpu: str) -> list[str]:
     flops = training_flops(
         job, flops_of_job(job, plan.sizes), Work(rows=case.rows, tokens=case.tokens, scored=case.scored)
     )
-    compute = flops / (cluster.gpus * device.half_tflops * 1e12 * MFU)
+    compute = flops / (cluster.gpus * device.half_tflops * 1e12 * SHARE)
     sent = traffic(case.sharding, plan.sizes.all, micro_steps=micro_steps, scored=case.scored)  # pyright: ignore[reportArgumentType]
     slow = sent.seconds(replace(cluster, node_bandwidth=SLOW_NODE))
     return [

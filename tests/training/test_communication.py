@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from benchmarks.scaling_paper import CASES, rows_of
 from training.communication import Cluster, Launcher, traffic
 
 PSI = 7.5e9
@@ -48,6 +51,12 @@ def test_the_slower_kind_of_link_decides() -> None:
     slow = Cluster(nodes=2, node_bandwidth=12.5e9)  # one card of 100 Gb/s
     assert sent.seconds(slow) == pytest.approx(sent.per_node(slow) / 12.5e9)
     assert sent.seconds(slow) > 10 * sent.seconds(Cluster(nodes=2))
+
+
+def test_a_row_of_the_table_of_large_recipes() -> None:
+    name, launch, rows, nodes, gib, micro_steps, *numbers = rows_of(replace(CASES[2], longest=512), 2, "H100")
+    assert (name, launch, rows, nodes, micro_steps) == ("7B SFT", "zero3", "128", "2 x 8", "8")
+    assert all(float(number) > 0 for number in (gib, *numbers))
 
 
 def test_no_cluster_without_gpus() -> None:
