@@ -40,6 +40,10 @@ def first_steps(found: Examined, plan: Any | None) -> None:
     if not ready(found, [name for name in _flat(names) if name.startswith("run:")]):
         found.say("note", "first steps", "not run: its inputs are not there yet")
         return
+    if (machines := int(recipe.launch.get("num_machines", 1))) > 1:
+        text = f"not run: its launch is of {machines} machines; check a copy of the recipe for one of them"
+        found.say("note", "first steps", text)
+        return
     with tempfile.TemporaryDirectory(prefix="first-steps-") as root:
         folder = Path(root)
         overrides, what = _longest(found, folder)

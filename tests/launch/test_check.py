@@ -170,6 +170,16 @@ def test_unknown_gpu_and_share_are_refused(capsys: pytest.CaptureFixture[str]) -
         assert expected in capsys.readouterr().err
 
 
+def test_first_steps_of_several_machines_are_not_waited_for(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launch = {"config": "ddp_cpu", "num_processes": 2, "num_machines": 2}
+    path = recipe(tmp_path / "r", "1_sft", **sft_fields(tmp_path, tiny_model, launch=launch, use_cpu=True))
+    code, said = checked(capsys, path, "--first-step")
+    assert code == 0, said
+    assert "first steps not run: its launch is of 2 machines" in said
+
+
 @pytest.mark.slow
 def test_first_steps_run_at_full_length_and_leave_nothing(
     tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
