@@ -149,20 +149,25 @@ def predict(job: Job) -> Plan:
     fixed = _fixed(job, sizes)
     scratch = _gathered_layer_gradient(job, sizes)
     before, after = _gradients(job, sizes)
+    second = after if job.sharding == "zero2" and job.accumulates else 0.0  # added to the first when complete
     layers = job.config.num_hidden_layers
     one_kept = passes.kept_outside + (passes.kept - passes.kept_outside) / layers
     asleep = job.vllm_sleeps and job.vllm_bytes
     vllm = {"vLLM": 0.0 if asleep else float(job.vllm_bytes)}
     moments: dict[str, dict[str, float]] = {
+        "forward pass": {"activations": passes.kept + passes.casts, "gradients": before},
         "loss": {"activations": passes.kept, "head and loss": _head(job, sizes), "gradients": before},
         "first layer's backward": {
             "activations": passes.kept + passes.layer + scratch,
-            "gradients": max(before, _share(job, sizes.head or sizes.embedding, job.kept_dtype)),
+            "gradients": max(before, _share(job, sizes.head or sizes.embedding, job.kept_dtype)) + second,
         },
-        "last layer's backward": {"activations": one_kept + passes.layer + scratch, "gradients": after},
+        "last layer's backward": {
+            "activations": one_kept + passes.layer + scratch,
+            "gradients": after + second,
+        },
         "embedding's backward": {
             "activations": passes.kept_outside + sizes.embedding * job.network.weights.itemsize,
-            "gradients": after,
+            "gradients": after + second,
         },
         "optimizer step": {"gradients": after + _gradient_copy(job, sizes)},
     }
@@ -249,6 +254,8 @@ def _communication(job: Job, sizes: Sizes) -> float:
         return 0.0
     # on a CPU only those pages of the bucket count that are written
     bucket = BUCKET_ELEMENTS if job.gpu else min(BUCKET_ELEMENTS, sizes.trained)
+    if sizes.trained > BUCKET_ELEMENTS:  # full while layers wait: what is sent is a copy (flatten, torch.cat)
+        bucket *= 2
     gathered = min(LIVE_ELEMENTS, sizes.all) if job.sharding == "zero3" else 0
     return float((bucket + gathered) * used)
 
@@ -268,13 +275,14 @@ def _gradients(job: Job, sizes: Sizes) -> tuple[float, float]:
 
 
 def _gradient_copy(job: Job, sizes: Sizes) -> float:
-    """Float32 gradients that DeepSpeed's optimizer step makes of a process's shard."""
+    """What DeepSpeed's optimizer step makes of the gradients of a process's shard: float32, and with ZeRO-2
+    first all of them in one row."""
     if not job.deepspeed or job.offload_optimizer:
         return 0.0
     shard = sizes.trained / job.processes
     if job.sharding == "zero3":
         return 4.0 * min(shard, LIVE_ELEMENTS) if job.half else 0.0
-    return 4.0 * shard
+    return (6.0 if job.half else 4.0) * shard
 
 
 def _gathered_layer_gradient(job: Job, sizes: Sizes) -> float:

@@ -54,6 +54,8 @@ class Passes:
     """Of that what no layer keeps."""
     layer: int
     """More while the backward pass of a layer runs."""
+    casts: int
+    """More until the forward pass ends: the weights in bfloat16, which autocast remembers for so long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,10 @@ def _trace(network: Network, rows: int, tokens: int) -> tuple[Passes, Parameters
     per_layer = three.kept - two.kept
     outside = two.kept - 2 * per_layer
     passes = Passes(
-        kept=outside + layers * per_layer, kept_outside=outside, layer=max(0, three.peak - three.kept)
+        kept=outside + layers * per_layer,
+        kept_outside=outside,
+        layer=max(0, three.peak - three.kept),
+        casts=two.casts + (layers - 2) * (three.casts - two.casts),
     )
     of_layer = (three.trained - two.trained, three.frozen - two.frozen)
     return passes, Parameters(
@@ -131,7 +136,9 @@ def _trace(network: Network, rows: int, tokens: int) -> tuple[Passes, Parameters
 @dataclass(frozen=True, kw_only=True)
 class _Run:
     kept: int
+    casts: int
     peak: int
+    """While the backward pass runs."""
     trained: int
     frozen: int
 
@@ -153,9 +160,10 @@ def _run(network: Network, layers: int, rows: int, tokens: int) -> _Run:
                 mask = torch.ones(rows, 1, tokens, tokens, dtype=torch.bool)
             with torch.autocast("cpu", torch.bfloat16) if network.autocast else nullcontext():
                 hidden_BTH = model(ids_BT, attention_mask=mask, use_cache=False).last_hidden_state
-            kept = held.bytes
+                casts = held.bytes
+            kept = held.peak = held.bytes
             hidden_BTH.backward(torch.empty_like(hidden_BTH))
-    return _Run(kept=kept, peak=held.peak, trained=numbers[0], frozen=numbers[1])
+    return _Run(kept=kept, casts=casts - kept, peak=held.peak, trained=numbers[0], frozen=numbers[1])
 
 
 def _is_trained(parameter: Tensor) -> bool:
@@ -203,8 +211,9 @@ def _backbone(network: Network, layers: int) -> Any:
 def head_bytes(network: Network, positions: int, *, trained: bool, gpu: bool) -> int:
     """Most bytes of TRL's fused head over so many positions, forward and backward, with its gradient.
 
-    On a GPU its kernels work in place (trl/kernels/chunked_logprob.py); elsewhere torch makes copies of each
-    tile of logits, and the code itself is run.
+    On a GPU its kernels work in place (trl/kernels/chunked_logprob.py) on a copy of the positions that have
+    labels; gradients are float32 and in the end copied to the precision of the weights. Elsewhere torch makes
+    copies of each tile of logits, and the code itself is run.
     """
     width, vocabulary = network.config.hidden_size, network.config.vocab_size
     if not gpu:
@@ -212,8 +221,10 @@ def head_bytes(network: Network, positions: int, *, trained: bool, gpu: bool) ->
     used = 2 if network.autocast else network.weights.itemsize
     tile = min(positions, TOKEN_CHUNK_SIZE) * VOCABULARY_CHUNK * used
     columns = min(VOCABULARY_CHUNK, vocabulary)
-    gradients = 4 * width * (positions + (vocabulary if trained else 0))
-    return tile + gradients + columns * width * used + positions * width * used
+    kept = network.weights.itemsize
+    gradients = width * (positions + (vocabulary if trained else 0))
+    copies = columns * width * used if network.autocast else gradients * kept if kept < 4 else 0
+    return tile + 4 * gradients + copies + positions * width * kept
 
 
 def _run_head(network: Network, positions: int, *, trained: bool) -> int:

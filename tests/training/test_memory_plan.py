@@ -14,7 +14,7 @@ from transformers import Qwen2Config
 
 from inference.accelerators import PEAK_VARIABLE, accelerator, memory_gib, peak_flops
 from inference.models import cached_folder
-from training.memory_plan import GIB, Job, advice, parameter_count, predict
+from training.memory_plan import GIB, Job, _fixed, advice, parameter_count, predict
 from training.memory_trace import Held, Network, _run, head_bytes, trace_layers
 from training.model_shape import network_of
 from training.time_plan import Work, flops_of_job, predict_time, training_flops
@@ -77,6 +77,9 @@ def test_two_layers_and_three_tell_what_five_hold(checkpointing: bool, adapter: 
     whole = _run(network, 5, 2, 128)
     assert passes.kept == whole.kept
     assert passes.kept + passes.layer == whole.peak
+    assert passes.casts == whole.casts
+    if checkpointing and adapter is None:  # else what is kept has them
+        assert passes.casts == pytest.approx(2 * 5 * parameters.layer, rel=0.02)
     assert parameters.outside + 5 * parameters.layer == whole.trained
 
 
@@ -93,7 +96,10 @@ def test_held_counts_what_lives_and_not_views_of_what_was_there() -> None:
 def test_head_on_a_gpu_has_a_tile_and_its_gradients() -> None:
     network = Network(config=SMALL, weights=torch.bfloat16, autocast=False, checkpointing=False)
     tile, weight, hidden = 512 * 32768 * 2, 1000 * 64, 512 * 64
-    expected = tile + 4 * (weight + hidden) + 2 * weight + 2 * hidden
+    expected = tile + (4 + 2) * (weight + hidden) + 2 * hidden
+    assert head_bytes(network, 512, trained=True, gpu=True) == expected
+    network = dataclasses.replace(network, weights=torch.float32, autocast=True)
+    expected = tile + 4 * (weight + hidden) + 2 * weight + 4 * hidden
     assert head_bytes(network, 512, trained=True, gpu=True) == expected
 
 
@@ -104,6 +110,16 @@ def test_zero3_has_a_sixteenth_of_weights_moments_and_master() -> None:
     assert plan.parts["weights"] == 2 * parameters / 16
     assert plan.parts["optimizer states"] == 12 * parameters / 16
     assert plan.totals["optimizer step"] > plan.parts["weights"] + plan.parts["optimizer states"]
+
+
+def test_zero2_has_gradients_again_while_it_adds_and_flattens_them() -> None:
+    given = job("Qwen/Qwen2.5-7B", tokens=512, processes=8, sharding="zero2")
+    one, several = (predict(dataclasses.replace(given, accumulates=more)) for more in (False, True))
+    shard = 1.05 * 2 * one.sizes.trained / 8
+    backward, step = "last layer's backward", "optimizer step"
+    assert several.totals[backward] - one.totals[backward] == pytest.approx(shard)
+    assert several.totals[step] == one.totals[step]
+    assert one.totals[step] - sum(_fixed(given, one.sizes).values()) == pytest.approx((1 + 1 + 2) * shard)
 
 
 def test_32b_at_32k_fits_16_h100_with_checkpointing_alone() -> None:
