@@ -1,7 +1,7 @@
 """A training stage that is asked to stop saves a complete checkpoint first.
 
-SIGUSR1 asks for it (Slurm's `--signal`, or `slowthink`, which makes it of the first SIGTERM that it gets), and
-so does a first SIGTERM to a stage of one process. A second SIGTERM, and any to one of several processes
+SIGUSR1 asks for it (Slurm's `--signal`, or `slowthink`, which makes it of the first SIGTERM that it gets),
+and so does a first SIGTERM to a stage of one process. A second SIGTERM, and any to one of several processes
 (torchrun ends the rest so when one has died), stops at once: the last complete checkpoint remains.
 
 transformers' `enable_jit_checkpoint` does not do: its processes save at steps of their own, each three
