@@ -11,11 +11,13 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from data.heartbeat import beat, phase
@@ -53,12 +55,7 @@ def resume_or_train(trainer: Trainer, folder: Path, *, stop_on_nan: bool = True)
         trainer.add_callback(StopWhenNotFinite(lambda: newest_complete_checkpoint(folder)))
     trainer.add_callback(MarkCompleteCheckpoints())
     _stop_at_the_last_step(trainer)
-    checkpoint = newest_complete_checkpoint(folder)
-    if checkpoint is not None and trainer.args.should_save:
-        logger.info("going on from %s", checkpoint.name)
-    PartialState().wait_for_everyone()  # until all have chosen
-    if trainer.args.should_save:
-        _unmark_damaged(folder)
+    checkpoint = _choose(folder)
     if checkpoint is not None:
         load_for_these_processes(trainer, checkpoint)
     with observed(trainer, folder), StopWhenAsked(trainer) as stop:
@@ -66,6 +63,22 @@ def resume_or_train(trainer: Trainer, folder: Path, *, stop_on_nan: bool = True)
     stop.raise_if_stopped()
     trainer.save_model(str(folder))
     return result.metrics
+
+
+def _choose(folder: Path) -> Path | None:
+    """The checkpoint that all processes go on from. The first one chooses: others may still see the folder as
+    it was a minute ago, on a network file system. What is half-written or damaged is removed, since the
+    trainer counts it among the checkpoints that it keeps, and would delete a whole one for it."""
+    checkpoint = None
+    if PartialState().is_main_process:
+        checkpoint = newest_complete_checkpoint(folder)
+        if checkpoint is not None:
+            logger.info("going on from %s", checkpoint.name)
+        for other in _checkpoints(folder):
+            if not _is_marked(other) or damage(other) is not None:
+                logger.warning("%s is not complete and removed", other.name)
+                shutil.rmtree(other)
+    return broadcast_object_list([checkpoint])[0]
 
 
 def _stop_at_the_last_step(trainer: Any) -> None:
@@ -161,17 +174,15 @@ def newest_complete_checkpoint(folder: Path) -> Path | None:
     )
 
 
-def _unmark_damaged(folder: Path) -> None:
-    """Damaged checkpoints lose their marker before training writes into their folders again."""
-    for checkpoint in _marked(folder):
-        if damage(checkpoint) is not None:
-            (checkpoint / MARKER).unlink()
-
-
 def _marked(folder: Path) -> list[Path]:
-    """The marked `checkpoint-<step>` of `folder`, newest first."""
-    steps = {
-        path.parent: path.parent.name.removeprefix("checkpoint-")
-        for path in folder.glob(f"checkpoint-*/{MARKER}")
-    }
+    return list(filter(_is_marked, _checkpoints(folder)))
+
+
+def _is_marked(checkpoint: Path) -> bool:
+    return (checkpoint / MARKER).is_file()
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The `checkpoint-<step>` of `folder`, newest first, whole or not."""
+    steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*/")}
     return sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: -int(steps[path]))

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainerCallback
 from transformers.training_args import OptimizerNames
 
@@ -34,7 +35,7 @@ def load_for_these_processes(trainer: Trainer, checkpoint: Path) -> None:
     """
     accelerator: Any = trainer.accelerator
     plugin = accelerator.state.deepspeed_plugin
-    then = len(_parts(checkpoint))
+    then = broadcast_object_list([len(_parts(checkpoint))])[0]  # as the first process sees it
     if plugin is None or then in (0, accelerator.num_processes):
         return
     optim = OptimizerNames(trainer.args.optim).value

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import TrainerCallback
 
 from tests.training.line_runs import train
 from training.checkpoints import MARKER, mark_complete, newest_complete_checkpoint
@@ -71,3 +72,18 @@ def test_a_run_whose_steps_are_all_done_trains_no_more(tmp_path: Path, options: 
     (tmp_path / "model.safetensors").unlink()  # killed before the model was saved
     assert train(tmp_path, save_steps=3, **options) == (steps, weight)
     assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_what_is_not_whole_takes_no_place_among_those_that_are_kept(tmp_path: Path) -> None:
+    """Of two that the trainer keeps, the one to go on from is not deleted before a newer one is whole."""
+    train(tmp_path, max_steps=4, save_steps=2, save_total_limit=2)
+    for half in ("checkpoint-3", "checkpoint-9"):
+        checkpoint(tmp_path, half)
+
+    class Looks(TrainerCallback):
+        def on_save(self, *_: Any, **__: Any) -> None:
+            seen.append({path.name for path in tmp_path.glob("checkpoint-*")})
+
+    seen: list[set[str]] = []
+    train(tmp_path, Looks(), max_steps=5, save_steps=5, save_total_limit=2)
+    assert seen == [{"checkpoint-4", "checkpoint-5"}]
