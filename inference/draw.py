@@ -102,6 +102,11 @@ def draw(
     if is_part():
         return [], []
     done = _finished(folder) if world() > 1 else done
+    if lost := sum((problem.id, index) not in done for problem, _, index in work):
+        raise OSError(
+            f"{folder}: {lost} of {len(work)} completions are in no journal that this process sees (a file "
+            "system that is late, or damaged lines); start again: what is not there is drawn anew"
+        )
     order = {p.id: position for position, p in enumerate(problems)}
     attempts = sorted(done.values(), key=lambda a: (order[a.problem.id], a.index))
     return attempts, bad

@@ -14,6 +14,7 @@ import yaml
 
 from data.schema import Problem, problem_id
 from data.store import read_attempts, write_problems
+from inference import draw, sample
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -92,6 +93,18 @@ def test_a_dead_process_ends_all_and_the_next_start_goes_on(tiny_model: Path, tm
     stage = next((tmp_path / "runs").rglob("attempts.parquet")).parent
     rows = [(a.problem.id, a.index) for a in read_attempts(stage)]
     assert len(rows) == len(set(rows)) == 48
+
+
+def test_rows_that_a_file_system_does_not_show_yet_are_missed(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second process has done its part and is gone; the first one sees no journal of it."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(draw, "wait", lambda: None)
+    fields = yaml.safe_load(recipe(tmp_path, tiny_model, tokens=4).read_text())
+    config = sample.SampleConfig(**{key: value for key, value in fields.items() if key != "stage"})
+    with pytest.raises(OSError, match=r"24 of 48 completions are in no journal that .*; start again"):
+        sample.sample(config, tmp_path / "out")
 
 
 def rank_of(pid: int) -> str | None:
