@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from data.run_folder import read_manifest
@@ -41,10 +42,12 @@ def test_sigterm_to_a_launch_of_two_leaves_no_process_and_loses_no_row(
     while process.poll() is None and not all(path.is_file() and journal_rows(path) for path in journals):
         time.sleep(0.05)
     assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
+    started = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    assert len(started) >= 3, "the launcher and two processes"
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) in (130, -signal.SIGTERM, 75)
     deadline = time.monotonic() + 20
-    while (left := members(process.pid)) and time.monotonic() < deadline:
+    while (left := alive(started)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left
     manifest = read_manifest(folder)
@@ -59,7 +62,8 @@ def test_sigterm_to_a_launch_of_two_leaves_no_process_and_loses_no_row(
     assert stages.result("sample", tmp_path / "runs") == stages.result("sample", tmp_path / "quiet")
 
 
-def members(session: int) -> list[int]:
-    """Processes of a session that are not dead."""
-    found = subprocess.run(["ps", "-o", "pid=,stat=", "-s", str(session)], capture_output=True, text=True)
+def alive(pids: list[int]) -> list[int]:
+    """Those that are not dead. By their ids: torchrun gives each process a session of its own."""
+    command = ["ps", "-o", "pid=,stat=", "-p", ",".join(map(str, pids))]
+    found = subprocess.run(command, capture_output=True, text=True)
     return [int(line.split()[0]) for line in found.stdout.splitlines() if "Z" not in line]
