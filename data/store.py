@@ -179,6 +179,9 @@ class Journal:
         if size < self.path.stat().st_size:
             logger.warning("%s: dropped a half-written last row", self.path)
             os.truncate(self.path, size)
+        if rows and _CHECKSUM.encode() not in self.path.read_bytes():
+            with atomic_path(self.path) as temporary:  # of an older version: all lines are of one kind
+                temporary.write_text("".join(map(_line, rows)), encoding="utf-8")
         return rows
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -134,9 +134,13 @@ def test_a_damaged_line_of_a_journal_is_passed_over(
     assert journal_rows(path)[-1] == {"i": 9}
 
 
-def test_a_journal_without_checksums_is_read(tmp_path: Path) -> None:
+def test_a_journal_without_checksums_is_read_and_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "journal").write_text('{"i": 0}\n{"i": 1\n{"i": 2}\n')
     assert journal_rows(tmp_path / "journal") == [{"i": 0}, {"i": 2}]
+    with Journal(tmp_path / "journal") as journal:
+        assert journal.rows == [{"i": 0}, {"i": 2}]
+        journal.append([{"i": 3}])
+    assert journal_rows(tmp_path / "journal") == [{"i": 0}, {"i": 2}, {"i": 3}]
 
 
 def test_changed_bytes_of_a_table_are_no_other_rows(tmp_path: Path) -> None:
