@@ -6,10 +6,10 @@ import dataclasses
 import difflib
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from data.processes import EXPECTED, OWN_KEYS, PLACE_KEYS
 from data.recipe import Recipe, RecipeError, load_pipeline, load_recipe
 from data.run_folder import plan, read_manifest, stage_folder
 from data.stage import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR, configure
-from launch.machines import ATTEMPT, wait_for_the_end_of_machine_0
+from launch.cause import in_words, oom_kills, shell_code
+from launch.machines import ATTEMPT, END_SECONDS, wait_for_the_end_of_machine_0
 from launch.stages import find_stage
 from launch.stop_requests import StopRequests
 
@@ -224,8 +225,12 @@ def _run_once(recipe: Recipe, overrides: Sequence[str], attempt: int = 0) -> int
     print(f"> {recipe.name}", flush=True)
     environment = {**os.environ, **recipe.environment, "TOKENIZERS_PARALLELISM": "false"}
     environment |= {EXPECTED: str(processes(recipe)), ATTEMPT: str(attempt)}
+    before = oom_kills()
     with StopRequests() as stop:
         code = _wait(stop.start(stage_command(recipe, overrides), environment))
+    if code < 0 and not stop.made:  # of a stage without a launcher, which would have said so
+        print(f"error: the process {in_words(code, before)}", file=sys.stderr)
+    code = shell_code(code)
     return EXIT_PREEMPTED if stop.made and code not in (0, EXIT_USER_ERROR) else code
 
 
@@ -234,11 +239,24 @@ def _wait(process: subprocess.Popen) -> int:
         return process.wait()
     except KeyboardInterrupt:  # the stage got the signal too: let it close its folder
         try:
-            process.wait(timeout=30)
+            process.wait(timeout=END_SECONDS)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            _kill(process)
         return EXIT_INTERRUPTED
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """With all that it has started: a launcher's processes are in sessions of their own and outlive it."""
+    import psutil
+
+    if process.poll() is not None:
+        return
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for each in family:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.wait()
 
 
 def run_single(stage: str, recipe: Recipe, overrides: Sequence[str]) -> int:
