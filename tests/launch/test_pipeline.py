@@ -1,0 +1,61 @@
+"""How `slowthink` waits for a stage: what killed it, and Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+import psutil
+import pytest
+
+from data.recipe import load_recipe
+from data.stage import EXIT_INTERRUPTED
+from launch import pipeline
+
+KILLS_ITSELF = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+LAUNCHES = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_stage_that_was_killed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "01_collect.yaml").write_text("stage: collect\n")
+    monkeypatch.setattr(pipeline, "stage_command", lambda *_: [sys.executable, "-c", KILLS_ITSELF])
+    assert pipeline.run_recipe(load_recipe(tmp_path / "01_collect.yaml")) == 137
+    assert "error: the process was killed by SIGKILL" in capsys.readouterr().err
+
+
+def test_a_second_ctrl_c_leaves_no_process_behind() -> None:
+    interrupts = 0
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupts
+        while frame is not None and frame.f_code is not pipeline._wait.__code__:
+            frame = frame.f_back
+        if frame is not None and interrupts < 2:
+            interrupts += 1
+            raise KeyboardInterrupt
+
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHES], stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    child = psutil.Process(int(launcher.stdout.readline()))
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
+    try:
+        assert pipeline._wait(launcher) == EXIT_INTERRUPTED
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        launcher.kill()
+    assert interrupts == 2
+    assert launcher.returncode == -signal.SIGKILL
+    assert psutil.wait_procs([child], timeout=60)[1] == [] or child.status() == psutil.STATUS_ZOMBIE
