@@ -112,6 +112,7 @@ class Heartbeat:
 
     def _write(self) -> bool:
         assert self.path is not None
+        memory = own_memory()  # which may wait for a GPU
         with self._lock:
             state = {
                 "rank": worker(),
@@ -121,7 +122,7 @@ class Heartbeat:
                 "time": time.time() - (time.monotonic() - self.last_beat),
                 "beats": self.beats,
                 "phase": self.phase,
-                **own_memory(),
+                **memory,
                 **self.facts,
                 **self.standing,
             }
