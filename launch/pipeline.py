@@ -135,6 +135,10 @@ def _check_launch(recipe: Recipe) -> None:
         count = recipe.launch.get(key, 1)
         if not isinstance(count, int) or count < 1:
             raise recipe.error(f"launch: {key}: {count!r} is not a number of at least 1")
+    for key in ("restarts", "stall_seconds"):
+        count = recipe.launch.get(key) or 0
+        if not isinstance(count, int | float) or count < 0:
+            raise recipe.error(f"launch: {key}: {count!r} is not a number of at least 0")
     if recipe.launch.get("mixed_precision") is False:
         raise recipe.error('launch: mixed_precision: YAML reads a bare no as false; write "no" in quotes')
     odd = recipe.launch.keys() - {*OWN_KEYS, *PLACE_KEYS, "num_processes", "mixed_precision"}

@@ -144,6 +144,8 @@ def test_mistakes_exit_with_2_and_leave_nothing_finished(
         ("restart: 2", "accelerate has no option 'restart'; did you mean 'restarts'"),
         ("mixed_precision: no", 'write "no" in quotes'),
         ("num_processes: two", "num_processes: 'two' is not a number of at least 1"),
+        ("restarts: twice", "restarts: 'twice' is not a number of at least 0"),
+        ("stall_seconds: 10m", "stall_seconds: '10m' is not a number of at least 0"),
         ("multi_gpu: true", "multi_gpu is a switch; write a file of launch/accelerate"),
     ],
 )
