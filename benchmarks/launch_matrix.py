@@ -7,7 +7,8 @@ steps of eight rows; a launcher's two processes do the same with half of the row
 back to the checkpoint behind the second step, as if it had been killed, and goes on: with two processes, and
 with one, whose micro-batch is twice as large. A cell has the largest difference of a loss or a gradient norm
 to the run of one process in each of the three, relative where a value is above 1; `equal` is at most 1e-3 in
-all. fsdp2 has no CPU form: its cell says whether it is refused.
+all, and `began anew` that a run's log does not say which checkpoint it went on from. fsdp2 has no CPU form:
+its cell says whether it is refused.
 """
 
 from __future__ import annotations
@@ -154,6 +155,10 @@ class Cell:
         manifest = self.run_folder / "manifest.json"
         write_json(manifest, {**read_json(manifest), "status": "running"})
 
+    def went_on(self) -> bool:
+        """Whether a run took up the checkpoint of the middle: one that begins anew has the same curve."""
+        return f"going on from checkpoint-{STEPS // 2}" in (self.run_folder / "log.txt").read_text()
+
 
 def difference(one: list[list[float]], two: list[list[float]]) -> float:
     """Largest difference of two curves, relative where a value is above 1; infinite for other steps."""
@@ -181,6 +186,8 @@ def measure(cell: Cell, expected: list[list[float]]) -> dict[str, Any]:
         done = cell.start(processes)
         if done.returncode:
             return {**row, "result": f"{name} failed: {done.stderr.strip()[-300:]}"}
+        if not cell.went_on():
+            return {**row, "result": f"{name}: began anew"}
         row[name] = difference(expected, cell.curve())
     worst = max(row["two_processes"], row["resumed"], row["resumed_by_one"])
     return {**row, "result": "equal" if worst <= EQUAL else "differs"}
