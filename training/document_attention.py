@@ -116,8 +116,25 @@ def _attend(states: Sequence[torch.Tensor], stretch: Branches, how: dict[str, An
         torch.cat([before.expand(len(behind), -1, -1, -1), behind], dim=2)
         for before, behind in ((key, own[1]), (value, own[2]))
     )
-    attended = scaled_dot_product_attention(own[0], keys, values, attn_mask=stretch.mask, **how)
+    attended = _masked(own[0], keys, values, stretch.mask, how, grouped=not own[0].is_cuda)
     return [*outputs, attended.transpose(1, 2)[stretch.real]]
+
+
+def _masked(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor,
+    how: dict[str, Any],
+    *,
+    grouped: bool,
+) -> torch.Tensor:
+    """Attention under a mask. On CUDA the one kernel that takes a mask and does not write down all scores
+    wants as many heads of keys as of queries (torch: `scaled_dot_product_attention`, `enable_gqa`)."""
+    if not grouped:
+        times = query.shape[1] // key.shape[1]
+        key, value = (tensor.repeat_interleave(times, dim=1) for tensor in (key, value))
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask, **{**how, "enable_gqa": grouped})
 
 
 def _exceeds(

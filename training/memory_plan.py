@@ -144,7 +144,7 @@ class Plan:
 def predict(job: Job) -> Plan:
     """The peak of a process of `job`."""
     passes, parameters = trace_layers(job.network, job.rows, job.tokens)
-    passes = _with_scores(job, passes)
+    passes = _with_mask(job, passes)
     sizes = _sizes(job, parameters)
     fixed = _fixed(job, sizes)
     scratch = _gathered_layer_gradient(job, sizes)
@@ -183,18 +183,17 @@ def predict(job: Job) -> Plan:
     return Plan(moment=moment, parts=moments[moment], totals=totals, sizes=sizes)
 
 
-def _with_scores(job: Job, passes: Passes) -> Passes:
-    """Attention scores of `documents` where prompts branch: it gives torch a mask and grouped heads
-    (training/document_attention.py), for which CUDA has the math kernel alone (torch 2.13, documentation of
-    scaled_dot_product_attention): scores in float32, and their softmax. Not seen on a GPU."""
-    text = job.config
+def _with_mask(job: Job, passes: Passes) -> Passes:
+    """What `documents` has in memory on CUDA where prompts branch (training/document_attention.py): a mask
+    in the precision of the keys, and keys and values of each head of the queries. Not seen on a GPU."""
     if not (job.branches and job.gpu and job.attention == "documents"):
         return passes
-    if text.num_attention_heads == text.num_key_value_heads:
-        return passes
-    scores = 4 * job.rows * text.num_attention_heads * job.tokens**2
-    kept = 0 if job.checkpointing else text.num_hidden_layers * scores
-    return replace(passes, kept=passes.kept + kept, layer=passes.layer + 2 * scores)
+    text, item = job.config, 2 if job.half else 4
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    copies = 2 * item * job.rows * text.num_attention_heads * size * job.tokens
+    more = copies + item * job.tokens**2
+    kept = 0 if job.checkpointing else text.num_hidden_layers * more
+    return replace(passes, kept=passes.kept + kept, layer=passes.layer + more)
 
 
 def _sizes(job: Job, parameters: Any) -> Sizes:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
-from training.document_attention import NAME
+from training.document_attention import NAME, _masked
 from training.log_probs import is_packable, pack
 
 
@@ -138,3 +138,14 @@ def test_which_attention_keeps_documents_apart() -> None:
     assert is_packable("kernels-community/vllm-flash-attn3")
     assert not is_packable("sdpa")
     assert not is_packable(None)
+
+
+def test_heads_of_keys_are_repeated_where_a_kernel_wants_it() -> None:
+    """As on CUDA; the branches of a prompt attend to the same."""
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(3, 6, 5, 8, generator=generator)
+    key, value = (torch.randn(3, 2, 9, 8, generator=generator) for _ in range(2))
+    mask = torch.ones(5, 9, dtype=torch.bool).tril(4)
+    how = {"dropout_p": 0.0, "scale": None, "enable_gqa": True}
+    grouped, repeated = (_masked(query, key, value, mask, how, grouped=each) for each in (True, False))
+    assert torch.allclose(grouped, repeated, atol=1e-6)
