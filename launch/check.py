@@ -95,7 +95,7 @@ def _plan(found: Examined, prices: Prices) -> Any | None:
     import yaml
 
     from inference.accelerators import accelerator
-    from training.memory_plan import GIB, predict
+    from training.memory_plan import GIB, predict, saved_states
     from training.stage_jobs import Launch, describe, job_of
 
     device = accelerator(prices.gpu)
@@ -125,25 +125,29 @@ def _plan(found: Examined, prices: Prices) -> Any | None:
     parts = ", ".join(f"{name} {value / GIB:.1f}" for name, value in plan.parts.items() if value > 0.05 * GIB)
     limit = f"of {device.memory_gib:g} GiB ({device.name})" if gpu_bytes else "of RAM"
     text = f"{describe(job)}: {plan.gib:.1f} {limit} at the {plan.moment}: {parts}"
+    if plan.offloaded:
+        each = plan.offloaded / int(recipe.launch.get("num_machines", 1))
+        text += f"; and {each / GIB:,.0f} GiB of RAM on each machine, which is not looked at"
     _say_memory(found, job, plan, gpu_bytes or _ram_bytes() / launch.processes, text)
-    states = job.state_bytes + (4 if job.deepspeed and job.half else 0)
     saved = plan.sizes.all * job.kept_dtype.itemsize
-    disk(found, saved, plan.sizes.trained * states, here=launch.cpu or _has_gpu())
+    disk(found, saved, saved_states(job, plan.sizes), here=launch.cpu or _has_gpu())
     if gpu_bytes:
         _say_time(found, job, plan, prices)
     return plan
 
 
 def _say_memory(found: Examined, job: Any, plan: Any, limit: float, text: str) -> None:
-    from training.memory_plan import advice
+    from training.memory_plan import GIB, advice
 
     if plan.total <= limit:
         found.say("ok", "memory", f"fits: {text}")
         return
     helps = advice(job, limit)
-    fix = (
-        f"{'; '.join(helps[0])} ({helps[1].gib:.1f} GiB)" if helps else "nothing that was tried makes it fit"
-    )
+    fix = "nothing that was tried makes it fit"
+    if helps:
+        ram = helps[1].offloaded / GIB
+        more = f", and {ram:,.0f} GiB of RAM over all machines" if ram else ""
+        fix = f"{'; '.join(helps[0])} ({helps[1].gib:.1f} GiB{more})"
     found.say("bad", "memory", f"does not fit: {text}. What would: {fix}")
 
 

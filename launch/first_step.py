@@ -14,14 +14,14 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data.processes import rank
 from data.store import read_json, write_json
 from launch.examine import Examined, ready
-from launch.pipeline import processes, stage_command
+from launch.pipeline import end, processes, stage_command
 
 STEPS = 2
 GIB = 1 << 30
@@ -49,7 +49,7 @@ def first_steps(found: Examined, plan: Any | None) -> None:
         overrides, what = _longest(found, folder)
         command = _as_first_steps(stage_command(recipe, [*_SHORT, *overrides]), folder)
         environment = {**os.environ, **recipe.environment, **_ENVIRONMENT}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = _run(command, environment)
         peaks = [read_json(path) for path in sorted(folder.glob("peaks/*.json"))]
         if done.returncode or len(peaks) != processes(recipe):
             last = "\n".join(f"{done.stdout}\n{done.stderr}".strip().splitlines()[-12:])
@@ -57,8 +57,26 @@ def first_steps(found: Examined, plan: Any | None) -> None:
             return
     most = max(peak["peak_bytes"] for peak in peaks)
     kind = peaks[0]["kind"]
-    guess = "" if plan is None else f", predicted {plan.gib:.2f}"
+    guess = "" if plan is None else f", predicted {_comparable(plan) / GIB:.2f}"
     found.say("ok", "first steps", f"{most / GIB:.2f} GiB {kind}{guess}; {what}")
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """The command, with its output. On Ctrl-C nothing of it is left."""
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        output, errors = process.communicate()
+    except KeyboardInterrupt:
+        end(process)
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def _comparable(plan: Any) -> float:
+    """Bytes of a plan that are measured: torch's allocator does not know of what CUDA and NCCL take."""
+    return plan.total - plan.parts.get("CUDA and NCCL", 0.0)
 
 
 _ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "MALLOC_MMAP_THRESHOLD_": "65536"}

@@ -245,17 +245,22 @@ def _wait(process: subprocess.Popen) -> int:
         try:
             process.wait(timeout=END_SECONDS)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            _kill(process)
+            end(process, seconds=0)
         return EXIT_INTERRUPTED
 
 
-def _kill(process: subprocess.Popen) -> None:
-    """With all that it has started: a launcher's processes are in sessions of their own and outlive it."""
+def end(process: subprocess.Popen, seconds: float = END_SECONDS) -> None:
+    """Ask a process to end, give it so many seconds (0: do not ask), and kill what is left of it and of all
+    that it has started: a launcher's processes are in sessions of their own and outlive it."""
     import psutil
 
     if process.poll() is not None:
         return
     family = psutil.Process(process.pid).children(recursive=True)
+    if seconds:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.communicate(timeout=seconds)
     process.kill()
     for each in family:
         with suppress(psutil.NoSuchProcess):

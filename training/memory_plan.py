@@ -131,6 +131,8 @@ class Plan:
     totals: dict[str, float]
     """Of every moment."""
     sizes: Sizes
+    offloaded: float = 0.0
+    """Bytes of RAM that all processes together take beside it, see `_offloaded`."""
 
     @property
     def total(self) -> float:
@@ -180,7 +182,8 @@ def predict(job: Job) -> Plan:
     }
     totals = {name: sum(parts.values()) for name, parts in moments.items()}
     moment = max(totals, key=lambda name: totals[name])
-    return Plan(moment=moment, parts=moments[moment], totals=totals, sizes=sizes)
+    offloaded = _offloaded(job, sizes) if job.gpu else 0.0  # on a CPU it is a part of a process's own
+    return Plan(moment=moment, parts=moments[moment], totals=totals, sizes=sizes, offloaded=offloaded)
 
 
 def _with_mask(job: Job, passes: Passes) -> Passes:
@@ -228,8 +231,18 @@ def _fixed(job: Job, sizes: Sizes) -> dict[str, float]:
         "optimizer states": 0.0 if job.offload_optimizer else _states(job, sizes),
         "gathered weights and buckets": _communication(job, sizes),
         "other models": others,
+        "offloaded": 0.0 if job.gpu else _offloaded(job, sizes) / job.processes,
         "CUDA and NCCL": float(CUDA_BYTES if job.gpu else 0),
     }
+
+
+def _offloaded(job: Job, sizes: Sizes) -> float:
+    """Bytes that DeepSpeed's offload keeps in RAM, of all processes: weights, and with the optimizer's states
+    the gradients that it reads."""
+    weights = sizes.all * job.kept_dtype.itemsize if job.offload_weights else 0.0
+    if not job.offload_optimizer:
+        return weights
+    return weights + _states(job, sizes) * job.processes + sizes.trained * job.kept_dtype.itemsize
 
 
 def _states(job: Job, sizes: Sizes) -> float:
@@ -240,6 +253,14 @@ def _states(job: Job, sizes: Sizes) -> float:
         return sizes.trained * job.state_bytes / job.processes
     of_weight = 4 if job.adapter is not None else job.kept_dtype.itemsize
     return sizes.trained * job.state_bytes * of_weight / 4
+
+
+def saved_states(job: Job, sizes: Sizes) -> float:
+    """Bytes of the optimizer's states in a checkpoint, of all processes. DeepSpeed's have the float32 weights
+    of every precision (fp32_flat_groups, single_partition_of_fp32_groups)."""
+    if job.deepspeed:
+        return float(sizes.trained * (job.state_bytes + 4))
+    return _states(job, sizes) * (job.processes if job.sharding == "fsdp2" else 1)
 
 
 def _communication(job: Job, sizes: Sizes) -> float:

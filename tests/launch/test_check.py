@@ -108,6 +108,9 @@ def test_what_does_not_fit_says_what_would(tmp_path: Path, capsys: pytest.Captur
     code, said = checked(capsys, tmp_path / "05.yaml", "--gpu", "A100 40GB")
     assert code == 1
     assert "of 40 GiB (A100 40GB)" in said
+    fields |= {"gradient_checkpointing": True, "launch": {**fields["launch"], "config": "zero3_offload"}}
+    _, said = checked(capsys, recipe(tmp_path, "06", **fields))
+    assert "and 244 GiB of RAM on each machine" in said  # half of 16 bytes for each of 32.8e9 weights
 
 
 def test_time_and_cost_of_a_recipe_with_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,3 +59,15 @@ def test_a_second_ctrl_c_leaves_no_process_behind() -> None:
     assert interrupts == 2
     assert launcher.returncode == -signal.SIGKILL
     assert psutil.wait_procs([child], timeout=60)[1] == [] or child.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("hears", [True, False])
+def test_what_is_ended_leaves_no_process_behind(hears: bool) -> None:
+    """Neither a launcher that ends when it is asked, nor one that does not."""
+    deaf = "" if hears else "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    launcher = subprocess.Popen([sys.executable, "-c", deaf + LAUNCHES], stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    child = psutil.Process(int(launcher.stdout.readline()))
+    pipeline.end(launcher, seconds=60 if hears else 0.1)
+    assert launcher.returncode == (-signal.SIGTERM if hears else -signal.SIGKILL)
+    assert psutil.wait_procs([child], timeout=60)[1] == [] or child.status() == psutil.STATUS_ZOMBIE

@@ -14,7 +14,7 @@ from transformers import Qwen2Config
 
 from inference.accelerators import PEAK_VARIABLE, accelerator, memory_gib, peak_flops
 from inference.models import cached_folder
-from training.memory_plan import GIB, Job, _fixed, advice, parameter_count, predict
+from training.memory_plan import GIB, Job, _fixed, advice, parameter_count, predict, saved_states
 from training.memory_trace import Held, Network, _run, head_bytes, trace_layers
 from training.model_shape import network_of
 from training.time_plan import Work, flops_of_job, predict_time, training_flops
@@ -150,7 +150,25 @@ def test_each_way_to_share_needs_less_than_the_one_before() -> None:
     totals = [predict(dataclasses.replace(small, sharding=kind)).total for kind in kinds]
     assert totals == sorted(totals, reverse=True)
     offloaded = dataclasses.replace(small, offload_optimizer=True, offload_weights=True)
-    assert predict(offloaded).total < totals[-1]
+    plan = predict(offloaded)
+    assert plan.total < totals[-1]
+    assert plan.offloaded == 16 * plan.sizes.all, "weights and gradients in bfloat16, weights and two moments"
+
+
+@pytest.mark.parametrize(
+    ("changes", "bytes_per_weight"),
+    [
+        ({"sharding": "ddp"}, 4),  # two moments in the weights' bfloat16
+        ({"sharding": "ddp", "dtype": torch.float32}, 8),
+        ({"sharding": "fsdp2"}, 8),
+        ({"sharding": "zero2", "half": False}, 12),
+        ({"sharding": "zero3"}, 12),
+    ],
+)
+def test_states_in_a_checkpoint(changes: dict[str, Any], bytes_per_weight: int) -> None:
+    given = job("Qwen/Qwen2.5-0.5B", tokens=128, **changes)
+    sizes = predict(given).sizes
+    assert saved_states(given, sizes) == bytes_per_weight * sizes.trained
 
 
 def test_s1_takes_the_published_hours() -> None:
