@@ -9,6 +9,9 @@ A thread of each process watches the beats of `data/heartbeat.py`. When there ar
 
 Code that never gives up Python's lock (a pattern that backtracks for ever) lets no thread watch. The timer of
 faulthandler, which needs no lock, then writes the stacks to stderr and ends the process with code 1.
+
+A process that was stopped itself (SIGSTOP, `scontrol suspend`) begins to count anew. The timer does not: it
+strikes when a process goes on that was stopped for longer than it waits.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import sys
 import sysconfig
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -32,8 +36,14 @@ EXIT_STALLED = 124
 DEFAULT_SECONDS = 1800.0
 LOADING_TAKES = 4
 """Loading a model says nothing until it is done; it may take so many times as long."""
+LATE_TICKS = 5
+"""Who has slept for so many ticks, and wanted to for one, was stopped meanwhile."""
 FOLDER = "stalls"
 _COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/")
+_GATHER = ("/torch/distributed/fsdp/", "/deepspeed/runtime/")
+"""What gathers weights. NCCL's collectives return at once, and the CPU waits behind them: in an event, a copy
+or a number that is asked for, which is no code of the collective's own."""
+_WRITE = "/deepspeed/runtime/checkpoint_engine/"
 _PACKAGES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 
 
@@ -71,8 +81,12 @@ class _Watch:
 
     def run(self) -> None:
         try:
+            asleep = time.monotonic()
             while not self.own.over.wait(self.tick_seconds):
+                if time.monotonic() - asleep > LATE_TICKS * self.tick_seconds:
+                    self.own.beat()
                 self._look()
+                asleep = time.monotonic()
         finally:
             faulthandler.cancel_dump_traceback_later()
 
@@ -176,8 +190,17 @@ def _where() -> dict[str, Any]:
     called_from = "" if own is frames[0] else f" (from {_line(own)})"
     return {
         "at": _line(frames[0]) + called_from,
-        "waits": any(part in f.f_code.co_filename for f in frames[:3] for part in _COLLECTIVES),
+        "waits": is_in_a_collective([f.f_code.co_filename for f in frames]),
     }
+
+
+def is_in_a_collective(files: Sequence[str]) -> bool:
+    """Whether a thread waits for other processes, by the files of its frames, the innermost first. Where it
+    is taken to wait and does not, all end and are listed, and none is named."""
+    if any(part in file for file in files[:3] for part in _COLLECTIVES):
+        return True
+    gathers = next((file for file in files[:10] if any(part in file for part in _GATHER)), "")
+    return bool(gathers) and _WRITE not in gathers
 
 
 def _line(frame: FrameType) -> str:

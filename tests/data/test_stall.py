@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from data.heartbeat import read_heartbeats
-from data.stall import EXIT_STALLED
+from data.stall import EXIT_STALLED, is_in_a_collective
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow  # they wait for stalls in real time
@@ -126,6 +127,55 @@ def test_code_that_lets_no_thread_run_is_ended_too(start: Start, tmp_path: Path)
     assert process.returncode == 1
     assert "Timeout (" in output
     assert "fullmatch" in output
+
+
+def test_the_time_in_which_a_process_was_stopped_does_not_count(start: Start, tmp_path: Path) -> None:
+    process = start(
+        BEGIN + "while not (folder / 'enough').exists(): time.sleep(0.05)\nstop_heartbeat()", 0, 4.0
+    )
+    end = time.monotonic() + 60
+    while not read_heartbeats(tmp_path):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(4.5)  # more than it may stand still
+    process.send_signal(signal.SIGCONT)
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        assert process.poll() is None
+        time.sleep(0.05)
+    (tmp_path / "enough").touch()
+    assert process.wait(60) == 0
+
+
+PACKAGES = "/site-packages"
+ZERO_3 = f"{PACKAGES}/deepspeed/runtime/zero/partition_parameters.py"
+FSDP = f"{PACKAGES}/torch/distributed/fsdp/_fully_shard/_fsdp_state.py"
+DISK = (f"{PACKAGES}/torch/serialization.py", f"{PACKAGES}/deepspeed/runtime/checkpoint_engine/torch.py")
+
+
+@pytest.mark.parametrize(
+    ("files", "waits"),
+    [
+        (["/mine.py", f"{PACKAGES}/torch/distributed/distributed_c10d.py"], True),
+        (["/a.py"] * 4 + [f"{PACKAGES}/torch/distributed/run.py"], False),
+        (
+            [
+                "/torch/cuda/streams.py",
+                "/torch/utils/_contextlib.py",
+                "/torch/_tensor.py",
+                ZERO_3,
+                "/mine.py",
+            ],
+            True,
+        ),
+        (["/torch/cuda/streams.py"] * 5 + [FSDP, "/mine.py"], True),
+        ([*DISK, f"{PACKAGES}/deepspeed/runtime/engine.py"], False),
+        (["/mine.py"] * 10 + [ZERO_3], False),
+    ],
+)
+def test_who_gathers_weights_waits_for_others(files: list[str], waits: bool) -> None:
+    assert is_in_a_collective(files) == waits
 
 
 def test_work_that_goes_on_is_never_a_stall(start: Start, tmp_path: Path) -> None:
