@@ -244,11 +244,12 @@ def _is_known(error: Exception) -> bool:
 
 
 _LOST_PEER = re.compile(
-    r"(?:closed|reset) by peer|broken pipe|timed out|no route to host|connection refused|unreachable"
-    r"|remote process exited|ncclRemoteError|failed to recv|wait timeout",
+    r"(?:closed|reset) by peer|broken pipe|(?<!the launch )(?<!DataLoader )timed out|no route to host"
+    r"|connection refused|unreachable|remote process exited|ncclRemoteError|failed to recv|wait timeout",
     re.IGNORECASE,
 )
-"""What gloo, NCCL and torch's store say when a process, or the network, is gone."""
+"""What gloo, NCCL and torch's store say when a process, or the network, is gone; CUDA says "the launch timed
+out" of a kernel of its own."""
 
 
 def is_lost_peer(error: BaseException) -> bool:

@@ -38,6 +38,7 @@ def main() -> None:
     before = oom_kills()
     try:
         launch()
+        failure = _finish(machine) if machine else None
     except subprocess.CalledProcessError as error:  # of a stage of one process
         if error.returncode < 0:
             print(f"error: the process {in_words(error.returncode, before)}", file=sys.stderr)
@@ -48,14 +49,23 @@ def main() -> None:
         cause = machine.cause_elsewhere(0) if machine else None
         if cause:
             _say(cause)
+        elif machine:
+            machine.end(None)  # it has no cause to tell, and nobody is to wait for one
         sys.exit(cause.code if cause else EXIT_INTERRUPTED)
     except (DistError, ConnectionError) as error:
         if machine is None:
             raise
         print(f"error: machine {machine.number}: {_unreachable(error, machine)}", file=sys.stderr)
         sys.exit(EXIT_FAILED)
-    if machine:
-        machine.end(None)
+    if failure:
+        _say(failure)
+        sys.exit(failure.code)
+
+
+def _finish(machine: Machine) -> Cause | None:
+    """All is well here; what may still go wrong on machine 0."""
+    machine.end(None)
+    return machine.failure_of_machine_0()
 
 
 def _end(failures: Mapping[int, Any], oom_kills_before: int | None, machine: Machine | None) -> NoReturn:

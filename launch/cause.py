@@ -99,13 +99,26 @@ def in_words(code: int, oom_kills_before: int | None) -> str:
     return f"was killed by {number.name}" + (f": {hint}" if hint else "")
 
 
-def oom_kills() -> int | None:
-    """How many processes this machine's kernel has killed for want of memory, None where it does not say."""
+def oom_kills(root: Path = Path("/")) -> int | None:
+    """How many processes of this one's control group (v2; else of the whole machine) the kernel has killed
+    for want of memory, None where it does not say."""
+    groups = [line[4:] for line in _lines(root / "proc/self/cgroup") if line.startswith("0::/")]
+    for path in (
+        *(root / "sys/fs/cgroup" / group / "memory.events" for group in groups),
+        root / "proc/vmstat",
+    ):
+        for line in _lines(path):
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return None
+
+
+def _lines(path: Path) -> list[str]:
+    """Of a file of the kernel's; empty where it has none of that name."""
     try:
-        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+        return path.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return None
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+        return []
 
 
 def end_of_group(pid: int) -> None:

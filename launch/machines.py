@@ -18,16 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from data.heartbeat import read_heartbeats
+from data.stage import EXIT_FAILED
 from data.store import read_json, write_json
 from launch.cause import Cause
 
 ATTEMPT = "SLOWTHINK_ATTEMPT"
 """How often `slowthink` has started this launch before."""
+RESTARTS_LEFT = "SLOWTHINK_RESTARTS_LEFT"
+"""How often it would start it again."""
 CAUSE_SECONDS = 10.0
 """How long a machine waits for another one to tell the cause."""
 LEAVE_SECONDS = 30.0
 """How long its processes have to end by themselves when another machine has told one."""
 LOOK_SECONDS = 2.0
+SAVE_SECONDS = 900.0
+"""How long machine 0 may work on when the others are done: it saves the model."""
 END_SECONDS = 45.0
 """What torchrun gives processes to end, and some more."""
 
@@ -39,6 +44,7 @@ class Machine:
         self.folder = folder
         self.number = number
         self.attempt = int(os.environ.get(ATTEMPT, "0"))
+        self.restarts_left = int(os.environ.get(RESTARTS_LEFT, "0"))
         self.began_ns = 0
 
     def begin(self) -> None:
@@ -52,7 +58,7 @@ class Machine:
     def end(self, cause: Cause | None) -> None:
         """Say how the launch has ended here; all is well with None."""
         if cause is None:
-            self._note(self.number).unlink()
+            self._note(self.number).unlink(missing_ok=True)
         else:
             note = {**read_note(self._note(self.number)), str(self.attempt): asdict(cause)}
             write_json(self._note(self.number), note)
@@ -64,6 +70,23 @@ class Machine:
             if (cause := next(self._causes(), None)) is not None or time.monotonic() >= end:
                 return cause
             time.sleep(0.2)
+
+    def failure_of_machine_0(self) -> Cause | None:
+        """What machine 0 tells when this one is done and it still saves the model: all start again if it
+        fails. None where all is well, this is machine 0, nobody would start again, or it takes too long."""
+        end = time.monotonic() + SAVE_SECONDS
+        path, now = self._note(0), str(self.attempt)
+        while self.number and self.restarts_left and time.monotonic() < end:
+            told = read_note(path)
+            if now not in told:  # it removes its note when all is well
+                return None
+            if told[now] and path.stat().st_mtime_ns >= self.began_ns:
+                return Cause(**told[now])
+            if any(int(other) > self.attempt for other in told):
+                what = "has started again and told nothing"
+                return Cause(rank=0, host="machine 0", code=EXIT_FAILED, what=what, is_consequence=True)
+            time.sleep(LOOK_SECONDS)
+        return None
 
     def _causes(self) -> Iterator[Cause]:
         for path in sorted(self.folder.parent.glob(self._note("*").name)):

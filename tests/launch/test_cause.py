@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -74,6 +75,8 @@ GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/"
         (f"{GLOO}unbound_buffer.cc:78] Timed out waiting 1800000ms for recv operation to complete", True),
         ("Gloo connectFullMesh failed with timed out connecting: SO_ERROR: Connection refused", True),
         ("NCCL error: remote process exited or there was a network error, NCCL version 2.27", True),
+        ("CUDA error: the launch timed out and was terminated", False),
+        ("DataLoader timed out after 30 seconds", False),
         (f"{GLOO}pair.cc:446] op.preamble.length <= op.nbytes. 8 vs 4", False),
         ("The size of tensor a (3) must match the size of tensor b (4) at non-singleton dimension 0", False),
     ],
@@ -97,6 +100,18 @@ def test_the_kernel_tells_of_memory() -> None:
         pytest.skip("this kernel does not count the processes that it has killed for want of memory")
     assert "the kernel has killed a process for it" in str(find_cause(ends((KILL, 5)), kills - 1))
     assert "out of memory? see dmesg" in str(find_cause(ends((KILL, 5)), kills))
+
+
+def test_the_kills_of_other_containers_are_not_those_of_this_one(tmp_path: Path) -> None:
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "vmstat").write_text("nr_free_pages 5\noom_kill 7\n")
+    (tmp_path / "proc" / "self" / "cgroup").write_text("0::/job_3/step_0\n")
+    assert cause.oom_kills(tmp_path) == 7
+    group = tmp_path / "sys" / "fs" / "cgroup" / "job_3" / "step_0"
+    group.mkdir(parents=True)
+    (group / "memory.events").write_text("low 0\nhigh 0\nmax 4\noom 2\noom_kill 2\noom_group_kill 0\n")
+    assert cause.oom_kills(tmp_path) == 2
+    assert cause.oom_kills(tmp_path / "nothing") is None
 
 
 def test_what_a_dead_process_has_left_behind_is_ended() -> None:

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from data.heartbeat import FOLDER
+from data.stage import EXIT_FAILED
+from launch import machines
 from launch.cause import Cause
 from launch.machines import Machine, last_heard, note_of, wait_for_the_end_of_machine_0
 
@@ -62,6 +65,31 @@ def test_the_end_of_machine_0_is_its_note_or_its_closed_port(two: tuple[Machine,
         wait_for_the_end_of_machine_0(address, there.folder, 0)  # the port is that of its next launch
     note_of(here.folder, 0).unlink()
     wait_for_the_end_of_machine_0(address, there.folder, 0)
+
+
+@pytest.mark.parametrize("cause", [LOST, KILLED, None])
+def test_a_machine_that_is_done_waits_for_machine_0_to_save(
+    two: tuple[Machine, Machine], cause: Cause | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "LOOK_SECONDS", 0.1)
+    here, there = two
+    assert there.failure_of_machine_0() is None, "nobody starts again"
+    there.restarts_left = 1
+    with ThreadPoolExecutor() as pool:
+        waiter = pool.submit(there.failure_of_machine_0)
+        with pytest.raises(TimeoutError):
+            waiter.result(0.5)
+        here.end(cause)
+        assert waiter.result(30) == cause
+
+
+def test_a_machine_that_is_done_learns_that_machine_0_has_started_again(two: tuple[Machine, Machine]) -> None:
+    here, there = two
+    there.restarts_left = here.attempt = 1
+    here.begin()
+    failure = there.failure_of_machine_0()
+    assert failure is not None
+    assert failure.code == EXIT_FAILED
 
 
 WAITS = """
