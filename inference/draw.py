@@ -103,13 +103,18 @@ def draw(
         return [], []
     done = _finished(folder) if world() > 1 else done
     if lost := sum((problem.id, index) not in done for problem, _, index in work):
-        raise OSError(
-            f"{folder}: {lost} of {len(work)} completions are in no journal that this process sees (a file "
-            "system that is late, or damaged lines); start again: what is not there is drawn anew"
-        )
+        raise not_seen(folder, f"{lost} of {len(work)} completions")
     order = {p.id: position for position, p in enumerate(problems)}
     attempts = sorted(done.values(), key=lambda a: (order[a.problem.id], a.index))
     return attempts, bad
+
+
+def not_seen(folder: Path, what: str) -> OSError:
+    """The error of who gathers rows that other processes have written and does not find them."""
+    return OSError(
+        f"{folder}: {what} are in no journal that this process sees (a file system that is late, or damaged "
+        "lines); start again: what is not there is drawn anew"
+    )
 
 
 def _finished(folder: Path) -> dict[tuple[str, int], Attempt]:

@@ -23,7 +23,7 @@ from data.stage import run_stage
 from data.steps import LabelledSolution, fault, labelled_row
 from data.store import Journal, read_attempts, table_path, write_rejected, write_rows
 from data.thinking import thinking_format
-from inference.draw import make_prompter, render_prompts
+from inference.draw import make_prompter, not_seen, render_prompts
 from inference.engine import Engine, load_engine
 from inference.options import GenerationOptions
 from inference.ranks import wait
@@ -162,9 +162,24 @@ def roll_out(
         _settle_with_bar(own, config.labelling(), rollouts)
     wait()
     if world() > 1 and not is_part():
-        known.update(finished_waves(folder))
-        settle(solutions, config.labelling(), lambda waves: [known[wave.name] for wave in waves])
+        gather_rollouts(solutions, config.labelling(), folder)
     return solutions, bad
+
+
+def gather_rollouts(solutions: Sequence[Solution], labelling: Labelling, folder: Path) -> None:
+    """Give solutions the rollouts that all processes have drawn.
+
+    Raises:
+        OSError: some are in no journal.
+    """
+    known = finished_waves(folder)
+
+    def drawn(waves: list[Wave]) -> list[Tally]:
+        if lost := sum(wave.name not in known for wave in waves):
+            raise not_seen(folder, f"{lost} of {len(waves)} waves of rollouts")
+        return [known[wave.name] for wave in waves]
+
+    settle(solutions, labelling, drawn)
 
 
 def split_attempts(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data.store import Journal, journal_rows
+from inference.draw import not_seen
 from inference.search.records import Record, record_from_row
 
 JOURNAL = "searches.journal"
@@ -25,9 +26,15 @@ def finished_records(folder: Path, setting: int) -> dict[str, Record]:
 
 
 def all_records(folder: Path, settings: int, ids: Sequence[str]) -> Iterator[Record]:
-    """The records of all settings in their order, each in the order of the problems."""
+    """The records of all settings in their order, each in the order of the problems.
+
+    Raises:
+        OSError: some are in no journal.
+    """
     for setting in range(settings):
         records = finished_records(folder, setting)
+        if lost := sum(id not in records for id in ids):
+            raise not_seen(folder, f"{lost} of {len(ids)} searches")
         for id in ids:
             yield records[id]
 

@@ -19,7 +19,15 @@ from data.store import Journal, read_rows, table_path, write_attempts
 from data.thinking import THINK_TAGS
 from inference import label_steps as label_steps_module
 from inference.engine import Follow, Request
-from inference.label_steps import LabelStepsConfig, label, label_steps, roll_out, rollout_metrics
+from inference.label_steps import (
+    LabelStepsConfig,
+    gather_rollouts,
+    label,
+    label_steps,
+    roll_out,
+    rollout_metrics,
+    split_attempts,
+)
 from inference.step_rollouts import JOURNAL
 from inference.transformers_engine import TransformersEngine
 from tests.inference.step_oracle import Oracle, Rule, attempt, honest, problem
@@ -79,6 +87,16 @@ def test_soft_labels_are_shares(tokenizer: Any, tmp_path: Path) -> None:
     )
     assert made.labels == (2 / 4, 0, 0)
     assert Counter(engine.prefixes) == {after("a"): 4, after("a", "bad"): 4}
+
+
+def test_rollouts_that_are_in_no_journal_are_told(tokenizer: Any, tmp_path: Path) -> None:
+    tried, own, engine = [attempt(["a", "bad", LAST])], config(), Oracle(tokenizer, honest)
+    [drawn], _ = roll_out(own, tried, tmp_path, engine)
+    [gathered], _ = split_attempts(own, tried, engine)
+    with pytest.raises(OSError, match=r"2 of 2 waves of rollouts are in no journal"):
+        gather_rollouts([gathered], own.labelling(), tmp_path / "elsewhere")
+    gather_rollouts([gathered], own.labelling(), tmp_path)
+    assert own.labelling().labels(gathered) == own.labelling().labels(drawn)
 
 
 def test_right_attempts_need_no_rollouts_of_hard_labels(tokenizer: Any, tmp_path: Path) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from data.steps import labelled_from_row
 from inference.search.driver import search
+from inference.search.journals import all_records, journal_of
 from inference.search.labels import labelled_rows
 from inference.search.records import Record, make_records, record_from_row, record_row
 from inference.search.strategies.beam import Beam
@@ -55,6 +59,17 @@ def test_steps_within_a_whole_completion_have_no_label(tokenizer: Any) -> None:
             labels = labelled_from_row(row).labels
             assert labels[:-1] == (None, None)
             assert labels[-1] in (0.0, 1.0)
+
+
+def test_searches_that_are_in_no_journal_are_told(tokenizer: Any, tmp_path: Path) -> None:
+    [record, other] = records(tokenizer, BestOfN(n=2))[:2]
+    with journal_of(tmp_path, 0, 0) as journal:
+        journal.append([record_row(record)])
+    ids = [each.result.problem.id for each in (record, other)]
+    [seen] = all_records(tmp_path, 1, ids[:1])
+    assert seen.result.problem == record.result.problem
+    with pytest.raises(OSError, match=r"1 of 2 searches are in no journal"):
+        list(all_records(tmp_path, 1, ids))
 
 
 def test_a_record_survives_the_journal(tokenizer: Any) -> None:
