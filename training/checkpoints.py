@@ -38,7 +38,8 @@ def resume_or_train(trainer: Trainer, folder: Path, *, stop_on_nan: bool = True)
     Args:
         stop_on_nan: whether a loss, gradient or weight that is not finite ends the run.
     Raises:
-        ValueError: all checkpoints are damaged, or `enable_jit_checkpoint`, whose half runs look finished.
+        ValueError: all checkpoints are damaged, a folder of another kind is named like one, or
+            `enable_jit_checkpoint`, whose half runs look finished.
         TrainingStoppedError: see `StopWhenNotFinite`.
         Preempted: it was asked to stop; see training/preemption.py.
     Returns:
@@ -71,6 +72,7 @@ def _choose(folder: Path) -> Path | None:
     trainer counts it among the checkpoints that it keeps, and would delete a whole one for it."""
     checkpoint = None
     if PartialState().is_main_process:
+        _refuse_other_checkpoints(folder)
         checkpoint = newest_complete_checkpoint(folder)
         if checkpoint is not None:
             logger.info("going on from %s", checkpoint.name)
@@ -79,6 +81,16 @@ def _choose(folder: Path) -> Path | None:
                 logger.warning("%s is not complete and removed", other.name)
                 shutil.rmtree(other)
     return broadcast_object_list([checkpoint])[0]
+
+
+def _refuse_other_checkpoints(folder: Path) -> None:
+    """The trainer counts every `checkpoint-*` among those that it keeps, and deletes the oldest."""
+    others = sorted({*folder.glob("checkpoint-*/")} - {*_checkpoints(folder)})
+    if others:
+        raise ValueError(
+            f"{others[0]} is no checkpoint-<step> of the trainer, which would count it among those that it "
+            "keeps, and delete a whole one, or it, for it; move it elsewhere"
+        )
 
 
 def _stop_at_the_last_step(trainer: Any) -> None:

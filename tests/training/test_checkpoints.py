@@ -63,6 +63,13 @@ def test_a_shard_that_was_cut_is_passed_over(tmp_path: Path, caplog: pytest.LogC
         newest_complete_checkpoint(tmp_path)
 
 
+def test_a_folder_that_is_only_named_like_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    checkpoint(tmp_path, "checkpoint-best")
+    with pytest.raises(ValueError, match=r"checkpoint-best is no checkpoint-<step>.*move it elsewhere"):
+        train(tmp_path, max_steps=2, save_steps=1)
+    assert (tmp_path / "checkpoint-best" / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("options", [{"max_steps": 6}, {"max_steps": 15}, {"num_train_epochs": 2}])
 def test_a_run_whose_steps_are_all_done_trains_no_more(tmp_path: Path, options: dict[str, Any]) -> None:
     steps, weight = train(tmp_path, save_steps=3, **options)
