@@ -67,7 +67,6 @@ def launch(folder: Path, questions: Sequence[str], **fields: Any) -> tuple[str, 
     assert done.returncode == EXIT_STALLED, output
     assert "Traceback" not in output, output
     assert re.search(r"error: rank 1 on \S+ stood still; its own line says where", output), output
-    assert "error: rank 0" not in output
     return output, folder / "runs" / folder.name / path.stem
 
 
@@ -77,7 +76,6 @@ def test_a_reward_that_hangs_is_named(tiny_model: Path, tmp_path: Path) -> None:
     assert re.search(r"error: rank 1 on \S+ has stood still for \d+ s in phase reward", output), output
     stacks = (folder / "stalls" / "1.txt").read_text()
     assert "in hangs_in_the_second_step" in stacks
-    assert [path.name for path in (folder / "stalls").iterdir()] == ["1.txt"]
 
 
 def test_a_server_that_hangs_is_named(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:

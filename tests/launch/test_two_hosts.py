@@ -113,11 +113,12 @@ class Job:
     def output(self, host: int) -> str:
         return self.logs[host].read_text()
 
-    def wait_for(self, sign: Path) -> None:
+    def wait_for(self, sign: Path, seconds: float = 300) -> None:
+        end = time.monotonic() + seconds
         while not sign.exists():
-            assert all(launcher.poll() is None for launcher in self.launchers), self.output(0) + self.output(
-                1
-            )
+            said = f"{self.output(0)}\n{self.output(1)}"
+            assert all(launcher.poll() is None for launcher in self.launchers), said
+            assert time.monotonic() < end, f"no {sign} after {seconds:g} s\n{said}"
             time.sleep(0.02)
 
     def workers(self) -> dict[int, int]:
