@@ -19,7 +19,7 @@ from data.recipe import Recipe, RecipeError, load_pipeline, load_recipe
 from data.run_folder import plan, read_manifest, stage_folder
 from data.stage import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR, configure
 from launch.cause import in_words, oom_kills, shell_code
-from launch.machines import ATTEMPT, END_SECONDS, wait_for_the_end_of_machine_0
+from launch.machines import ATTEMPT, END_SECONDS, RESTARTS_LEFT, wait_for_the_end_of_machine_0
 from launch.stages import find_stage
 from launch.stop_requests import StopRequests
 
@@ -213,7 +213,7 @@ def run_recipe(recipe: Recipe, overrides: Sequence[str] = ()) -> int:
     """Run one stage and wait for it; start it again when its processes died, up to `restarts` of its launch.
     Returns its exit code."""
     code = _run_once(recipe, overrides)
-    for attempt in range(int(recipe.launch.get("restarts", 0))):
+    for attempt in range(int(recipe.launch.get("restarts") or 0)):
         if code in (0, EXIT_USER_ERROR, EXIT_PREEMPTED, EXIT_INTERRUPTED):
             break
         print(f"> {recipe.name}: ended with code {code}; restart {attempt + 1}", flush=True)
@@ -228,7 +228,8 @@ def run_recipe(recipe: Recipe, overrides: Sequence[str] = ()) -> int:
 def _run_once(recipe: Recipe, overrides: Sequence[str], attempt: int = 0) -> int:
     print(f"> {recipe.name}", flush=True)
     environment = {**os.environ, **recipe.environment, "TOKENIZERS_PARALLELISM": "false"}
-    environment |= {EXPECTED: str(processes(recipe)), ATTEMPT: str(attempt)}
+    left = int(recipe.launch.get("restarts") or 0) - attempt
+    environment |= {EXPECTED: str(processes(recipe)), ATTEMPT: str(attempt), RESTARTS_LEFT: str(left)}
     before = oom_kills()
     with StopRequests() as stop:
         code = _wait(stop.start(stage_command(recipe, overrides), environment))

@@ -16,6 +16,12 @@ from data.stage import EXIT_INTERRUPTED
 from launch import pipeline
 
 KILLS_ITSELF = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+ENDS = """
+import os, sys
+with open(f"{sys.argv[1]}/said", "a") as file:
+    print(os.environ["SLOWTHINK_ATTEMPT"], os.environ["SLOWTHINK_RESTARTS_LEFT"], end=", ", file=file)
+sys.exit(7)
+"""
 LAUNCHES = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -32,6 +38,15 @@ def test_a_stage_that_was_killed_is_told(
     monkeypatch.setattr(pipeline, "stage_command", lambda *_: [sys.executable, "-c", KILLS_ITSELF])
     assert pipeline.run_recipe(load_recipe(tmp_path / "01_collect.yaml")) == 137
     assert "error: the process was killed by SIGKILL" in capsys.readouterr().err
+
+
+def test_a_launch_knows_how_often_it_would_be_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "01_sft.yaml").write_text("stage: sft\nlaunch: {config: cpu, restarts: 2}\n")
+    monkeypatch.setattr(pipeline, "stage_command", lambda *_: [sys.executable, "-c", ENDS, str(tmp_path)])
+    assert pipeline.run_recipe(load_recipe(tmp_path / "01_sft.yaml")) == 7
+    assert (tmp_path / "said").read_text() == "0 2, 1 1, 2 0, "
 
 
 def test_a_second_ctrl_c_leaves_no_process_behind() -> None:
