@@ -14,6 +14,10 @@ from data.store import read_json, write_json
 from launch.pipeline import Selection, check_stage, is_finished
 from launch.slurm_script import load_site, script, site_of
 
+ALIVE = "PD,CF,R,S,RQ"
+"""States of jobs that will still do their work: squeue also lists those that have ended and are being cleaned
+up (CG), if they are not asked to begin anew."""
+
 
 def submit(folder: Path, selection: Selection, *, dry_run: bool, site_file: Path | None = None) -> int:
     """Check the stages, write their batch scripts to <runs>/<pipeline>/slurm and submit them (or with
@@ -37,10 +41,7 @@ def submit(folder: Path, selection: Selection, *, dry_run: bool, site_file: Path
         elif recipe.name not in scripts:
             print(f"= {recipe.name}: job {jobs[recipe.name]} is in the queue")
         else:
-            after = [jobs[name] for name in references(recipe) if name in jobs]
-            jobs[recipe.name] = _submit_stage(recipe, scripts[recipe.name], after, dry_run=dry_run)
-            if not dry_run:
-                write_json(place / "jobs.json", jobs)
+            _submit_stage(recipe, scripts[recipe.name], jobs, dry_run=dry_run)
     if not dry_run:
         print(f"to watch: squeue --me; slowthink show {place.parent} --live; tail -f {place}/*.out")
     return 0
@@ -79,30 +80,34 @@ def _write_scripts(recipe: Recipe, content: Mapping[str, Any], place: Path) -> l
     return paths
 
 
-def _submit_stage(recipe: Recipe, scripts: Sequence[Path], after: Sequence[str], *, dry_run: bool) -> str:
-    """Submit a stage's scripts, each behind the one before. Returns the number of the last job."""
-    job = ""
+def _submit_stage(recipe: Recipe, scripts: Sequence[Path], jobs: dict[str, str], *, dry_run: bool) -> None:
+    """Submit a stage's scripts, each behind the one before, and note the job of each at once in `jobs` and
+    jobs.json: shares that are in the queue are not submitted again when the job that gathers them is."""
+    waits = [jobs[name] for name in references(recipe) if name in jobs]
     for path in scripts:
         command = ["sbatch", "--parsable", "--kill-on-invalid-dep=yes"]
-        if waits := [job] if job else after:
+        if waits:
             command.append(f"--dependency=afterok:{':'.join(waits)}")
         command.append(str(path))
         if dry_run:
             print(f"{recipe.name}: ok, would be submitted -> {path}\n    {shlex.join(command)}")
-            job = f"<{path.stem}>"
+            jobs[path.stem] = f"<{path.stem}>"
+        elif path.stem in jobs:
+            print(f"= {path.stem}: job {jobs[path.stem]} is in the queue")
         else:
-            job = _run(command).partition(";")[0].strip()
+            jobs[path.stem] = _run(command).partition(";")[0].strip()
+            write_json(path.parent / "jobs.json", jobs)
             behind = f" after {', '.join(waits)}" if waits else ""
-            print(f"> {path.stem}: job {job}{behind} -> {path}")
-    return job
+            print(f"> {path.stem}: job {jobs[path.stem]}{behind} -> {path}")
+        waits = [jobs[path.stem]]
 
 
 def _queued(place: Path, *, dry_run: bool) -> dict[str, str]:
-    """Stages whose jobs are in the queue from an earlier time, with the job of each."""
+    """Scripts whose jobs are in the queue from an earlier time, with the job of each."""
     path = place / "jobs.json"
     if dry_run or not path.is_file():
         return {}
-    alive = set(_run(["squeue", "--me", "--noheader", "--format=%F"]).split())
+    alive = set(_run(["squeue", "--me", "--noheader", "--format=%F", f"--states={ALIVE}"]).split())
     return {name: job for name, job in read_json(path).items() if job in alive}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -201,6 +202,61 @@ def test_grpo_in_server_mode_has_one_more_node_that_generates(
     assert '--nodes=2 --ntasks=2 --ntasks-per-node=1 --nodelist="$(IFS=,; echo "${hosts[*]:0:2}")"' in text
 
 
+def program(folder: Path, name: str, text: str) -> None:
+    """In place of a program of the cluster."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_preemption_leaves_the_server_to_the_trainer_until_it_has_saved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """SIGTERM reaches the server's step first; the trainer ends later, and then the server."""
+    told, server = tmp_path / "told", tmp_path / "server"
+    os.mkfifo(server)
+    programs = tmp_path / "programs"
+    program(programs, "scontrol", "printf 'a\\nb\\nc\\n'")
+    program(programs, "srun", 'while [[ $1 == --* ]]; do shift; done; exec "$@"')
+    on_term = f'trap "echo server ended >> {told}; kill %1; exit" TERM'
+    program(programs, "vllm", f"sleep 600 & {on_term}; echo $PPID $$ > {server}; wait")
+    asks = f"read wrapper vllm < {server}; kill -TERM $wrapper; kill -0 $vllm && kill -TERM $wrapper"
+    program(programs, "trainer", f"{asks} && echo trainer saved >> {told}; exit 3")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    recipe = load_recipe(ROOT / "recipes" / "r1_zero" / "04_grpo_32b.yaml")
+    path = tmp_path / "job.sbatch"
+    path.write_text(script(recipe, site_of({"command": "trainer"}, recipe), tmp_path))
+    environment = {**os.environ, "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "a,b,c"}
+    # the pipe of its output is closed when the server has ended, too
+    done = subprocess.run(["bash", str(path)], env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert told.read_text().splitlines() == ["trainer saved", "server ended"]
+
+
+def test_shares_in_the_queue_are_not_submitted_again(
+    pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When sbatch has taken them, but refused the job that gathers them."""
+    monkeypatch.setenv("SLOWTHINK_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump({"stages": {"sample": {"array": 2}}}))
+    asked = tmp_path / "asked"
+    sbatch = f"echo $* >> {asked}; [[ $* == */02_sample.sbatch && ! -e {tmp_path}/mended ]] && exit 1; "
+    program(tmp_path / "programs", "sbatch", sbatch + f"wc -l < {asked}")
+    program(tmp_path / "programs", "squeue", "echo 1 2")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'programs'}:{os.environ['PATH']}")
+    submit = ["run", str(pipeline), "--on", "slurm", "--slurm-config", str(tmp_path / "site.yaml")]
+    assert main(submit) == 2
+    (tmp_path / "mended").touch()
+    assert main(submit) == 0
+    assert "= 02_sample.shares: job 2 is in the queue" in capsys.readouterr().out
+    lines = asked.read_text().splitlines()
+    assert [Path(line.split()[-1]).stem for line in lines] == [
+        *("01_collect", "02_sample.shares", "02_sample"),
+        *("02_sample", "03_curate", "04_sft", "05_evaluate"),
+    ]
+    assert "--dependency=afterok:2 " in lines[3]
+
+
 # ------------------------------------------------------------------ a real Slurm
 
 
@@ -243,7 +299,7 @@ def test_a_pipeline_with_a_preempted_stage_and_one_that_fails(pipeline: Path, tm
     with SlurmCluster() as cluster:
         said = slowthink(cluster, runs, *submit)
         jobs = read_json(logs / "jobs.json")
-        assert list(jobs) == list(RECIPES)
+        assert set(jobs) == {*RECIPES, "02_sample.shares"}
         assert f"> 05_evaluate: job {jobs['05_evaluate']} after {jobs['04_sft']} ->" in said
         again = slowthink(cluster, runs, *submit)
         assert f"= 04_sft: job {jobs['04_sft']} is in the queue" in again
