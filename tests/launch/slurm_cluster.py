@@ -9,7 +9,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "srun")
 CONFIG = """
@@ -60,6 +63,14 @@ class SlurmCluster:
         self.environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def __enter__(self) -> SlurmCluster:
+        try:
+            self._start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def _start(self) -> None:
         for name in ("state", "spool/n1", "spool/n2"):
             (self.folder / name).mkdir(parents=True)
         key = self.folder / "munge.key"
@@ -80,14 +91,25 @@ class SlurmCluster:
         for node in ("n1", "n2"):
             self.run("slurmd", "-N", node)
         self.wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2", 60)
-        return self
 
     def __exit__(self, *_: object) -> None:
-        self.run("scancel", "--me")
-        self.wait_for(lambda: not self.jobs(), 60)
-        for pid_file in (*self.folder.glob("slurmd-*.pid"), *self.folder.glob("*.pid")):
-            _end(pid_file)
-        shutil.rmtree(self.folder, ignore_errors=True)  # the daemons are removing files of their own
+        try:
+            self.run("scancel", "--me")
+            self.wait_for(lambda: not self.jobs(), 60)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """The daemons that have started, those among them that have not written their number yet, and their
+        folder."""
+        mine = self.environment["SLURM_CONF"]
+        processes = list(psutil.process_iter(["environ"]))
+        processes = [p for p in processes if (p.info["environ"] or {}).get("SLURM_CONF") == mine]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        psutil.wait_procs(processes, timeout=30)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, *command: str) -> str:
         """The output of a command; with its errors, if it fails."""
@@ -126,10 +148,3 @@ def _free_ports() -> list[int]:
                 each.close()
         return [first, first + 1, first + 2]
     raise OSError("no three free ports in a row from 17000 to 20000")
-
-
-def _end(pid_file: Path) -> None:
-    try:
-        os.kill(int(pid_file.read_text()), 15)
-    except (FileNotFoundError, ProcessLookupError, ValueError):  # it has ended
-        return
