@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def check(
     Raises:
         ValueError: no recipe there, an unknown GPU, or a share outside (0, 1].
     """
+    warnings.filterwarnings("ignore", category=FutureWarning)  # libraries about their own next versions
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # what is not at hand is said, not downloaded
     recipes = load_pipeline(path) if path.is_dir() else [load_recipe(path)]
     if mfu is not None and not 0 < mfu <= 1:
