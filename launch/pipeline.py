@@ -261,7 +261,7 @@ def end(process: subprocess.Popen, seconds: float = END_SECONDS) -> None:
     if seconds:
         process.terminate()
         with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-            process.communicate(timeout=seconds)
+            process.wait(timeout=seconds)
     process.kill()
     for each in family:
         with suppress(psutil.NoSuchProcess):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from data.recipe import load_recipe
 from data.stage import EXIT_INTERRUPTED
-from launch import pipeline
+from launch import first_step, pipeline
 
 KILLS_ITSELF = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 ENDS = """
@@ -83,6 +84,32 @@ def test_what_is_ended_leaves_no_process_behind(hears: bool) -> None:
     launcher = subprocess.Popen([sys.executable, "-c", deaf + LAUNCHES], stdout=subprocess.PIPE, text=True)
     assert launcher.stdout is not None
     child = psutil.Process(int(launcher.stdout.readline()))
-    pipeline.end(launcher, seconds=60 if hears else 0.1)
+    pipeline.end(launcher, seconds=60 if hears else 0.5)
     assert launcher.returncode == (-signal.SIGTERM if hears else -signal.SIGKILL)
+    assert psutil.wait_procs([child], timeout=60)[1] == [] or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_ctrl_c_in_first_steps_leaves_no_process_behind(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    tells = LAUNCHES.replace(
+        "print(child.pid, flush=True)", f"open({str(told)!r}, 'w').write(f'{{child.pid}} ')"
+    )
+    tells = tells.replace("SIG_IGN", "SIG_DFL")
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if told.is_file() and told.read_text().endswith(" "):
+            children.append(psutil.Process(int(told.read_text())))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise KeyboardInterrupt
+
+    children: list[psutil.Process] = []
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            first_step._run([sys.executable, "-c", tells], os.environ)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    [child] = children
     assert psutil.wait_procs([child], timeout=60)[1] == [] or child.status() == psutil.STATUS_ZOMBIE
