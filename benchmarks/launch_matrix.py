@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -100,10 +101,13 @@ def make_work(folder: Path) -> None:
 
 def _attempt(problem: Problem, *, right: bool) -> Attempt:
     answer = problem.answer if right else f"{problem.answer}0"
+    thinking, response = solve(problem), f"\\boxed{{{answer}}}"
     return Attempt(
         problem=problem,
         index=0 if right else 1,
-        completion=written_completion(solve(problem), f"\\boxed{{{answer}}}"),
+        completion=replace(
+            written_completion(thinking, response), text=f"<think>{thinking}</think>{response}"
+        ),
         verdict="correct" if right else "wrong",
         extracted=answer,
     )
