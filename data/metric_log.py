@@ -76,7 +76,7 @@ def mend(folder: Path, last_step: int | None = None) -> None:
 
 def phase_row(seconds: Mapping[Phase, float]) -> dict[str, float]:
     """Seconds of each phase as a row has them; their sum is the time since the last row."""
-    return {f"time/{phase}": round(value, 3) for phase, value in seconds.items()}
+    return {f"time/{phase}": round(value, 6) for phase, value in seconds.items()}
 
 
 def memory_row(processes: Iterable[Mapping[str, Any]]) -> dict[str, float]:

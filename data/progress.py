@@ -23,6 +23,8 @@ class Progress(tqdm):
     tqdm.
     """
 
+    disable = True  # until tqdm has decided: an interrupt before that would be told by its `__del__`
+
     def __init__(self, iterable: Iterable[Any] | None = None, **options: Any) -> None:
         super().__init__(iterable, smoothing=0.05, **options)
         self.tokens = 0

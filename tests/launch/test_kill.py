@@ -21,7 +21,8 @@ from data.store import read_json, read_rows
 from tests.training.prm_runs import signs, write_solutions
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = 2
+KILLS = int(os.environ.get("SLOWTHINK_KILLS", "1"))
+"""Of each stage."""
 
 RECIPES = {
     "01_collect": """

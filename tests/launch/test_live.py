@@ -39,6 +39,11 @@ def state(rank: int = 0, *, ago: float = 0.0, **facts: Any) -> dict[str, Any]:
     return {**told, "beats": 7, "time": now - ago, **facts}
 
 
+@pytest.fixture(autouse=True)
+def _not_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 def shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     assert show_live(folder) == 0
