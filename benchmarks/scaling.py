@@ -36,7 +36,7 @@ MODEL = {"dtype": "float32", "bad_words": ["Wait"], "max_tokens": 120, "batch_si
 
 WORK: dict[str, tuple[dict[str, Any], str, tuple[int, int], str]] = {
     "sample": (
-        {"problems": "15_collect_unseen", "model_name_or_path": "05_sft", "num_completions": 16},
+        {"problems": "15_collect_unseen", "model_name_or_path": "05_sft", "num_completions": 96},
         "limit",
         (40, 200),
         "attempts",
@@ -45,7 +45,7 @@ WORK: dict[str, tuple[dict[str, Any], str, tuple[int, int], str]] = {
         {
             "benchmarks": [{"name": "chains", "id": "small_world", "split": "eval", "limit": 0, "seed": 2}],
             "model_name_or_path": "05_sft",
-            "num_completions": 16,
+            "num_completions": 96,
             "k": [1, 4],
         },
         "benchmarks.0.limit",
@@ -61,7 +61,7 @@ WORK: dict[str, tuple[dict[str, Any], str, tuple[int, int], str]] = {
             "step_separator": "\n",
         },
         "limit",
-        (100, 500),
+        (200, 2000),
         "step_labels",
     ),
     "search": (
@@ -74,7 +74,7 @@ WORK: dict[str, tuple[dict[str, Any], str, tuple[int, int], str]] = {
             "strategies": [{"strategy": "beam", "n": 16, "width": 4}],
         },
         "limit",
-        (20, 100),
+        (20, 200),
         "attempts",
     ),
 }

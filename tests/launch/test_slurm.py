@@ -65,6 +65,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "max_tokens": 12,
     },
 }
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+"""States of a job that has ended; one that is put back into the queue is not in it for a moment."""
 
 
 def write_recipes(folder: Path, data: Path, model: Path, **changes: Any) -> Path:
@@ -319,7 +321,8 @@ def test_a_pipeline_with_a_preempted_stage_and_one_that_fails(pipeline: Path, tm
         broken = write_recipes(tmp_path / "recipes" / "broken", tmp_path / "absent.jsonl", tmp_path / "model")
         slowthink(cluster, runs, "run", str(broken), "--on", "slurm", "--slurm-config", str(site))
         failing = read_json(runs / "broken" / "slurm" / "jobs.json")
-        cluster.wait_for(lambda: not cluster.jobs(), 300)
+        last = (jobs["05_evaluate"], failing["05_evaluate"])
+        cluster.wait_for(lambda: all(cluster.shown(job)["JobState"] in ENDED for job in last), 300)
         assert cluster.shown(failing["01_collect"])["JobState"] == "FAILED"
         assert cluster.shown(failing["05_evaluate"])["JobState"] == "CANCELLED"
     failed = log_of(runs / "broken" / "slurm", "01_collect")
