@@ -63,7 +63,9 @@ def test_a_second_ctrl_c_leaves_no_process_behind() -> None:
             interrupts += 1
             raise KeyboardInterrupt
 
-    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHES], stdout=subprocess.PIPE, text=True)
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHES], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert launcher.stdout is not None
     child = psutil.Process(int(launcher.stdout.readline()))
     before = signal.signal(signal.SIGALRM, interrupt)
