@@ -46,6 +46,7 @@ class Machine:
         self.attempt = int(os.environ.get(ATTEMPT, "0"))
         self.restarts_left = int(os.environ.get(RESTARTS_LEFT, "0"))
         self.began_ns = 0
+        self._over = threading.Event()
 
     def begin(self) -> None:
         """Say that the launch begins; what others have told before is of another one. When another machine
@@ -53,10 +54,16 @@ class Machine:
         earlier = read_note(self._note(self.number)) if self.attempt else {}
         write_json(self._note(self.number), {**earlier, str(self.attempt): None})
         self.began_ns = self._note(self.number).stat().st_mtime_ns
-        threading.Thread(target=self._end_with_others, name="other machines", daemon=True).start()
+        self._over.set()
+        self._over = threading.Event()
+        watch = threading.Thread(
+            target=self._end_with_others, args=[self._over], name="other machines", daemon=True
+        )
+        watch.start()
 
     def end(self, cause: Cause | None) -> None:
-        """Say how the launch has ended here; all is well with None."""
+        """Say how the launch has ended here; all is well with None. Nobody is to end it any more."""
+        self._over.set()
         if cause is None:
             self._note(self.number).unlink(missing_ok=True)
         else:
@@ -94,11 +101,12 @@ class Machine:
             if told and not told["is_consequence"] and path.stat().st_mtime_ns >= self.began_ns:
                 yield Cause(**told)
 
-    def _end_with_others(self) -> None:
+    def _end_with_others(self, over: threading.Event) -> None:
         while self.cause_elsewhere(0) is None:
-            time.sleep(LOOK_SECONDS)
-        time.sleep(LEAVE_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)  # which torchrun passes on
+            if over.wait(LOOK_SECONDS):
+                return
+        if not over.wait(LEAVE_SECONDS):
+            os.kill(os.getpid(), signal.SIGTERM)  # which torchrun passes on
 
     def _note(self, number: int | str) -> Path:
         return note_of(self.folder, number)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,13 +28,15 @@ LOST = Cause(rank=0, host="a", code=76, what="", is_consequence=True)
 
 
 @pytest.fixture
-def two(tmp_path: Path) -> tuple[Machine, Machine]:
+def two(tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
     here, there = (Machine(tmp_path / "runs" / "01_sft", number) for number in (0, 1))
     there.end(KILLED)  # of a launch before
     os.utime(note_of(there.folder, 1), (0, 0))
     for machine in (here, there):
         machine.begin()
-    return here, there
+    yield here, there
+    for machine in (here, there):  # else what it has begun would end this process half a minute later
+        machine.end(None)
 
 
 def test_a_machine_without_a_cause_learns_it_from_another(two: tuple[Machine, Machine]) -> None:
@@ -90,6 +93,16 @@ def test_a_machine_that_is_done_learns_that_machine_0_has_started_again(two: tup
     failure = there.failure_of_machine_0()
     assert failure is not None
     assert failure.code == EXIT_FAILED
+
+
+def test_a_machine_that_has_ended_is_ended_by_no_other(two: tuple[Machine, Machine]) -> None:
+    here, there = two
+    there.end(KILLED)
+    here.end(None)
+    watches = [thread for thread in threading.enumerate() if thread.name == "other machines"]
+    for watch in watches:
+        watch.join(30)
+        assert not watch.is_alive()
 
 
 WAITS = """

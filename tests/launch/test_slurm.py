@@ -211,6 +211,30 @@ def program(folder: Path, name: str, text: str) -> None:
     (folder / name).chmod(0o755)
 
 
+def test_preemption_leaves_the_server_to_the_trainer_until_it_has_saved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """SIGTERM reaches the server's step first; the trainer ends later, and then the server."""
+    told, server = tmp_path / "told", tmp_path / "server"
+    os.mkfifo(server)
+    programs = tmp_path / "programs"
+    program(programs, "scontrol", "printf 'a\\nb\\nc\\n'")
+    program(programs, "srun", 'while [[ $1 == --* ]]; do shift; done; exec "$@"')
+    on_term = f'trap "echo server ended >> {told}; kill %1; exit" TERM'
+    program(programs, "vllm", f"sleep 600 & {on_term}; echo $PPID $$ > {server}; wait")
+    asks = f"read wrapper vllm < {server}; kill -TERM $wrapper; kill -0 $vllm && kill -TERM $wrapper"
+    program(programs, "trainer", f"{asks} && echo trainer saved >> {told}; exit 3")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    recipe = load_recipe(ROOT / "recipes" / "r1_zero" / "04_grpo_32b.yaml")
+    path = tmp_path / "job.sbatch"
+    path.write_text(script(recipe, site_of({"command": "trainer"}, recipe), tmp_path))
+    environment = {**os.environ, "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "a,b,c"}
+    # the pipe of its output is closed when the server has ended, too
+    done = subprocess.run(["bash", str(path)], env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert told.read_text().splitlines() == ["trainer saved", "server ended"]
+
+
 def test_shares_in_the_queue_are_not_submitted_again(
     pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
