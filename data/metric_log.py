@@ -46,7 +46,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 def write_row(folder: Path, row: Mapping[str, Any]) -> None:
-    """Append a row; its time is added. What is no finite number is null, as JSON has none of these."""
+    """Append a row; its time is added where it has none. What is no finite number is null, as in JSON."""
     kept = {key: _json_value(value) for key, value in row.items()}
     line = json.dumps({"time": round(time.time(), 3), **kept})
     with open(folder / FILE, "a", encoding="utf-8") as file:

@@ -2,8 +2,8 @@
 
 A stage may also be done in shares: launches that know nothing of each other (`share`).
 
-`launch:` of a recipe holds options of `accelerate launch`, and keys of our own (`OWN_KEYS`). Some of its keys
-say where and how patiently a stage runs and cannot change its result (`PLACE_KEYS`).
+`launch:` of a recipe holds options of `accelerate launch`, and keys of our own (`data.recipe.OWN_KEYS`). Some
+of its keys say where and how patiently a stage runs and cannot change its result (`data.recipe.PLACE_KEYS`).
 """
 
 from __future__ import annotations
@@ -14,23 +14,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from data.recipe import OWN_KEYS, PLACE_KEYS, Recipe, RecipeError
-
-__all__ = [
-    "OWN_KEYS",
-    "PLACE_KEYS",
-    "SHARE",
-    "add_launch_flags",
-    "batch_sizes",
-    "check_world",
-    "is_part",
-    "rank",
-    "share",
-    "with_launch_flags",
-    "worker",
-    "workers",
-    "world",
-]
+from data.recipe import Recipe, RecipeError
 
 EXPECTED = "SLOWTHINK_PROCESSES"
 """How many processes `slowthink` has asked accelerate for, told to those that really started."""

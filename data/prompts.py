@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from data.thinking import ThinkingFormat
+from data.thinking import ThinkingFormat, thinking_format
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,6 +49,14 @@ class Prompt:
     ids: tuple[int, ...]
 
 
+class PromptOptions(Protocol):
+    """Fields that say in a stage's config how questions are put."""
+
+    prompt_style: PromptStyle
+    thinking_format: str
+    system_prompt: str | None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompter:
     """Renders questions for one tokenizer in one style.
@@ -69,6 +77,22 @@ class Prompter:
     def __post_init__(self) -> None:
         if (self.style == "few_shot") != bool(self.examples):
             raise ValueError("prompt_style few_shot needs examples, and no other style takes them")
+
+    @classmethod
+    def of(
+        cls,
+        options: PromptOptions,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Sequence[tuple[str, str]] = (),
+    ) -> Prompter:
+        """As a stage's config says."""
+        return cls(
+            tokenizer=tokenizer,
+            style=options.prompt_style,
+            thinking_format=thinking_format(options.thinking_format),
+            system_prompt=options.system_prompt,
+            examples=examples,
+        )
 
     def prompt(self, question: str) -> Prompt:
         """Render one question.

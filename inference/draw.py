@@ -213,13 +213,7 @@ def make_prompter(config: GenerationOptions, engine: Engine) -> Prompter:
             continue
         problems, _ = load_problems(parse_source(entry, f"few_shot[{index}]"))
         examples += [(p.question, p.solution or f"\\boxed{{{p.answer}}}") for p in problems]
-    return Prompter(
-        tokenizer=engine.tokenizer,
-        style=config.prompt_style,
-        thinking_format=thinking_format(config.thinking_format),
-        system_prompt=config.system_prompt,
-        examples=examples,
-    )
+    return Prompter.of(config, engine.tokenizer, examples)
 
 
 def render_prompts(

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from data.prompts import Prompter
 from data.recipe import RUN_PREFIX, Recipe, references
 from data.run_folder import pipeline_folder, read_manifest, stage_folder
 from launch.pipeline import check_stage, processes
@@ -155,19 +156,6 @@ def tokenizer_of(found: Examined) -> Any | None:
         return None
 
 
-def prompter_of(found: Examined, tokenizer: Any) -> Any:
-    from data.prompts import Prompter
-    from data.thinking import thinking_format
-
-    own = found.configs[0]
-    return Prompter(
-        tokenizer=tokenizer,
-        style=own.prompt_style,
-        thinking_format=thinking_format(own.thinking_format),
-        system_prompt=own.system_prompt,
-    )
-
-
 def _traces(found: Examined, tokenizer: Any | None) -> Data:
     """Rows of stage sft: template and loss mask on the traces, or where there are none on one of our own."""
     from data.chat import render_trace
@@ -179,7 +167,7 @@ def _traces(found: Examined, tokenizer: Any | None) -> Data:
     unknown = Data(longest_tokens=most, mean_tokens=most)
     if tokenizer is None:
         return unknown
-    prompter = prompter_of(found, tokenizer)
+    prompter = Prompter.of(own, tokenizer)
     there = ready(found, found.recipe.fields["dataset"])
     with found.looking_at("template and loss mask"):
         if there:
@@ -219,7 +207,7 @@ def _questions(found: Examined, tokenizer: Any | None) -> Data:
     if not ready(found, found.recipe.fields["problems"]):
         return unknown
     with found.looking_at("data"):
-        problems, prompter = read_problems(own.problems)[: own.limit], prompter_of(found, tokenizer)
+        problems, prompter = read_problems(own.problems)[: own.limit], Prompter.of(own, tokenizer)
         room = (context_tokens(str(model.model_name_or_path), args) or 1 << 30) - drawn
         if found.recipe.stage == "distill":
             prompts, bad = render_prompts(problems, prompter, room, own.question_suffix)

@@ -102,12 +102,16 @@ def _longest(found: Examined, folder: Path) -> tuple[list[str], str]:
     recipe, (own, args, _) = found.recipe, found.configs
     rows = args.per_device_train_batch_size * processes(recipe) * args.gradient_accumulation_steps * STEPS
     if recipe.stage == "sft":
+        from data.prompts import Prompter
         from data.store import read_attempts, write_attempts
-        from launch.examine import prompter_of, tokenizer_of
+        from launch.examine import tokenizer_of
         from training.lint import render_traces
 
+        tokenizer = tokenizer_of(found)
+        if tokenizer is None:  # not at hand here; the stage will say so, or find it
+            return [], "the first rows"
         traces = read_attempts(own.dataset, "traces")
-        rendered = render_traces(prompter_of(found, tokenizer_of(found)), traces, max_length=args.max_length)
+        rendered = render_traces(Prompter.of(own, tokenizer), traces, max_length=args.max_length)
         order = sorted(
             zip(rendered.examples, rendered.problems, strict=True), key=lambda pair: -len(pair[0].input_ids)
         )

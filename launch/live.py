@@ -15,7 +15,7 @@ import psutil
 from data.heartbeat import PHASES, read_heartbeats
 from data.metric_log import read_metrics
 from data.stall import LOADING_TAKES
-from launch.show import duration, number, picked, read_stage, stage_folders, terminal
+from launch.show import STATUS_STYLES, duration, number, picked, read_stage, stage_folders, terminal
 
 STILL_SECONDS = 20.0
 """Without a beat a process stands still, or waits for one that does."""
@@ -194,8 +194,6 @@ def _stage(path: Path) -> Stage:
 
 # ------------------------------------------------------------------ how it looks
 
-_STYLES = {"finished": "green", "running": "yellow", "interrupted": "yellow"}
-
 
 def _picture(stages: Sequence[Stage], now: float) -> Any:
     from rich.console import Group
@@ -204,7 +202,7 @@ def _picture(stages: Sequence[Stage], now: float) -> Any:
     parts: list[Any] = []
     for stage in stages:
         line = Text(f"{stage.name}  ", style="bold" if stage.runs else "")
-        line.append(stage.status, style=_STYLES.get(stage.status, "red"))
+        line.append(stage.status, style=STATUS_STYLES.get(stage.status, "red"))
         line.append("  " + "  ".join(_facts(stage)))
         parts.append(line)
         if stage.processes:

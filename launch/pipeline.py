@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.processes import EXPECTED, OWN_KEYS, PLACE_KEYS
-from data.recipe import Recipe, RecipeError, load_pipeline, load_recipe
+from data.processes import EXPECTED
+from data.recipe import OWN_KEYS, PLACE_KEYS, Recipe, RecipeError, load_pipeline, load_recipe
 from data.run_folder import plan, read_manifest, stage_folder
 from data.stage import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR, configure
 from launch.cause import in_words, oom_kills, shell_code

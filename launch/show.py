@@ -14,7 +14,7 @@ from data.store import read_json
 
 WIDTH = 120
 """Of what goes to no terminal, unless $COLUMNS says otherwise."""
-_STYLES = {"finished": "green", "running": "yellow", "interrupted": "yellow"}
+STATUS_STYLES = {"finished": "green", "running": "yellow", "interrupted": "yellow"}
 _COUNTED = ("problems", "questions", "attempts", "searches", "pairs", "rows", "steps", "rejected")
 _FLOWS = ("rows", "solutions")
 """Counted as NAME_in and NAME_out."""
@@ -100,7 +100,7 @@ def _show_pipeline(console: Any, folder: Path, stages: list[Path]) -> None:
         inputs = _inputs(manifest.get("inputs"), [stage.name for stage in stages])
         counts, numbers = picked(metrics)
         cells = (duration(took) if took else "", inputs, ", ".join(counts), "\n".join(numbers))
-        table.add_row(Text(stage.name), Text(status, _STYLES.get(status, "red")), *map(Text, cells))
+        table.add_row(Text(stage.name), Text(status, STATUS_STYLES.get(status, "red")), *map(Text, cells))
     summary = ", ".join(f"{count} {status}" for status, count in statuses.items())
     title = f"{folder}: {len(stages)} stages ({summary}), {duration(seconds)}"
     console.print(title, markup=False, soft_wrap=True)

@@ -174,12 +174,7 @@ def make_prompter(config: DistillConfig, args: DistillationConfig, model: ModelC
         model, trust_remote_code=args.trust_remote_code, eos_token=config.eos_token
     )
     check_tokenizer(tokenizer, config.prompt_style)
-    return Prompter(
-        tokenizer=tokenizer,
-        style=config.prompt_style,
-        thinking_format=thinking_format(config.thinking_format),
-        system_prompt=config.system_prompt,
-    )
+    return Prompter.of(config, tokenizer)
 
 
 def load_rows(

@@ -110,12 +110,7 @@ def grpo(config: GrpoConfig, args: GRPOConfig, model: ModelConfig, folder: Path)
         model, trust_remote_code=args.trust_remote_code, eos_token=config.eos_token
     )
     check_tokenizer(tokenizer, config.prompt_style)
-    prompter = Prompter(
-        tokenizer=tokenizer,
-        style=config.prompt_style,
-        thinking_format=thinking_format(config.thinking_format),
-        system_prompt=config.system_prompt,
-    )
+    prompter = Prompter.of(config, tokenizer)
     prefilled = bool(prompter.prompt("1 + 1").prefill)
     rewards = build_rewards(config.rewards, config.thinking_format, prefilled, more=LEARNED_REWARDS)
     check_arguments(args, rewards)

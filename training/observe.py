@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -106,14 +107,16 @@ class Observe(TrainerCallback):
         told = self._of_all_processes()
         if not state.is_world_process_zero:
             return
-        seconds = take_phase_seconds()
+        seconds, now = take_phase_seconds(), round(time.time(), 3)
         tokens, attended = (sum(of[key] for of in told) for key in ("tokens", "attended"))
         numbers = {
             **self.speed.row(tokens, attended, sum(seconds.values()) - seconds["load"]),
             **phase_row(seconds),
             **memory_row(told),
         }
-        write_row(self.folder, {"step": state.global_step, **numbers, **rewrite_logs(logs or {})})
+        write_row(
+            self.folder, {"time": now, "step": state.global_step, **numbers, **rewrite_logs(logs or {})}
+        )
         _hand_to_wandb(numbers)
 
     def _of_all_processes(self) -> list[dict[str, float]]:

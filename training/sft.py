@@ -66,18 +66,14 @@ def sft(config: SftConfig, args: SFTConfig, model: ModelConfig, folder: Path) ->
     set_reporting_defaults(folder)
     traces = read_attempts(config.dataset, "traces")
     refuse_eval_rows([trace.problem for trace in traces], config.dataset)
-    prompter = Prompter(
-        tokenizer=training_tokenizer(
-            model,
-            trust_remote_code=args.trust_remote_code,
-            eos_token=args.eos_token,
-            pad_token=args.pad_token,
-            chat_template_path=args.chat_template_path,
-        ),
-        style=config.prompt_style,
-        thinking_format=thinking_format(config.thinking_format),
-        system_prompt=config.system_prompt,
+    tokenizer = training_tokenizer(
+        model,
+        trust_remote_code=args.trust_remote_code,
+        eos_token=args.eos_token,
+        pad_token=args.pad_token,
+        chat_template_path=args.chat_template_path,
     )
+    prompter = Prompter.of(config, tokenizer)
     rendered = render_traces(prompter, traces, max_length=args.max_length)
     if args.process_index == 0:
         lint(prompter, rendered, max_overlong_fraction=config.max_overlong_fraction)
