@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 
+from inference.search.flops import head_size
 from training.memory_trace import Network, Passes, head_bytes, trace_layers
 
 Sharding = Literal["none", "ddp", "zero2", "zero3", "fsdp2"]
@@ -192,8 +193,7 @@ def _with_mask(job: Job, passes: Passes) -> Passes:
     if not (job.branches and job.gpu and job.attention == "documents"):
         return passes
     text, item = job.config, 2 if job.half else 4
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    copies = 2 * item * job.rows * text.num_attention_heads * size * job.tokens
+    copies = 2 * item * job.rows * text.num_attention_heads * head_size(text) * job.tokens
     more = copies + item * job.tokens**2
     kept = 0 if job.checkpointing else text.num_hidden_layers * more
     return replace(passes, kept=passes.kept + kept, layer=passes.layer + more)
@@ -328,8 +328,7 @@ def _cache(job: Job) -> float:
 
 def kv_numbers(config: Any) -> int:
     """Numbers that a token has among the keys and values."""
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * config.num_hidden_layers * config.num_key_value_heads * size
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * head_size(config)
 
 
 def parameter_count(config: Any) -> int:

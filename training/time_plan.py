@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inference.accelerators import Accelerator
-from inference.search.flops import Flops
+from inference.search.flops import Flops, head_size
 from training.memory_plan import Job, Sizes, kv_numbers
 
 SHARE = 0.4
@@ -63,13 +63,12 @@ class Time:
 def flops_of_job(job: Job, sizes: Sizes) -> Flops:
     """Operations of a token in the forward pass."""
     config = job.config
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     tied = bool(config.tie_word_embeddings) and job.head == "fused"
     table = 0 if tied else config.vocab_size * config.hidden_size
     return Flops(
         parameters=sizes.all - table,
         layers=config.num_hidden_layers,
-        width=config.num_attention_heads * size,
+        width=config.num_attention_heads * head_size(config),
     )
 
 

@@ -36,15 +36,19 @@ def flops_of(model: Any, *, trained: bool = False) -> Flops:
         trained: count only weights that have a gradient.
     """
     text = model.config.get_text_config()
-    heads = text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // heads
     counted = {parameter for parameter in model.parameters() if parameter.requires_grad or not trained}
     embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
     tied = output is not None and output.weight is embeddings.weight
     if not tied:
         counted.discard(embeddings.weight)
     parameters = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in counted)
-    return Flops(parameters=parameters, layers=text.num_hidden_layers, width=heads * size)
+    width = text.num_attention_heads * head_size(text)
+    return Flops(parameters=parameters, layers=text.num_hidden_layers, width=width)
+
+
+def head_size(config: Any) -> int:
+    """Of an attention head, by a text model's config."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def engine_flops(engine: Any) -> Flops | None:
