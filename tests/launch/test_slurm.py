@@ -220,8 +220,8 @@ def test_preemption_leaves_the_server_to_the_trainer_until_it_has_saved(
     programs = tmp_path / "programs"
     program(programs, "scontrol", "printf 'a\\nb\\nc\\n'")
     program(programs, "srun", 'while [[ $1 == --* ]]; do shift; done; exec "$@"')
-    on_term = f'trap "echo server ended >> {told}; kill %1; exit" TERM'
-    program(programs, "vllm", f"sleep 600 & {on_term}; echo $PPID $$ > {server}; wait")
+    on_term = f'trap "echo server ended >> {told}; exit" TERM'
+    program(programs, "vllm", f"{on_term}; echo $PPID $$ > {server}; while sleep 0.1; do :; done")
     asks = f"read wrapper vllm < {server}; kill -TERM $wrapper; kill -0 $vllm && kill -TERM $wrapper"
     program(programs, "trainer", f"{asks} && echo trainer saved >> {told}; exit 3")
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
