@@ -102,12 +102,12 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _show_rollouts(folder: Path, given: dict[str, Any], html: Path | None) -> int:
-    from launch.rollouts import Choice, select
+    from evaluation.report.rollouts import Choice, select
 
     view = select(folder, Choice(**given))
     if html is not None:
-        from launch.page_file import write_page
-        from launch.rollout_page import page
+        from evaluation.report.page_file import write_page
+        from evaluation.report.rollout_page import page
 
         write_page(page(view), html)
         print(f"step {view.step}: {len(view.groups)} of {len(view.everything)} groups -> {html}")
@@ -120,12 +120,12 @@ def _show_rollouts(folder: Path, given: dict[str, Any], html: Path | None) -> in
 
 def _show_trees(folder: Path, given: dict[str, Any], html: Path | None) -> int:
     """The page stands beside the stage's folder: a file inside would count as part of its result."""
-    from launch.trees import TreeChoice, select_trees
+    from evaluation.report.trees import TreeChoice, select_trees
 
     view = select_trees(folder, TreeChoice(**given))
     path = html or folder.resolve().with_name(f"{folder.resolve().name}.trees.html")
-    from launch.page_file import write_page
-    from launch.tree_page import tree_page
+    from evaluation.report.page_file import write_page
+    from evaluation.report.tree_page import tree_page
     from launch.tree_terminal import print_trees
 
     write_page(tree_page(view), path)

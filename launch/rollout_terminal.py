@@ -11,8 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from data.rollouts import Rollout
-from launch.rollout_text import Span, completion_spans, plain_spans, visible
-from launch.rollouts import COMPLETION_TRAITS, GROUP_TRAITS, Group, Judged, View, number, step_ranges
+from evaluation.report.rollout_text import Span, completion_spans, plain_spans, visible
+from evaluation.report.rollouts import (
+    COMPLETION_TRAITS,
+    GROUP_TRAITS,
+    Group,
+    Judged,
+    View,
+    number,
+    step_ranges,
+)
 
 LONGEST_CHARACTERS = 4_000
 """Longer texts are cut in the middle."""

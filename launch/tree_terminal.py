@@ -10,12 +10,12 @@ from rich.padding import Padding
 from rich.text import Text
 from rich.tree import Tree
 
+from evaluation.report.rollout_text import visible
+from evaluation.report.tree_drawing import CHOICE_NAMES
+from evaluation.report.tree_nodes import SearchTree, TreeNode
+from evaluation.report.tree_numbers import LEVELS, amount, census, level, number, plural, seconds
+from evaluation.report.trees import TreeView
 from inference.search.results import CHOICES
-from launch.rollout_text import visible
-from launch.tree_drawing import CHOICE_NAMES
-from launch.tree_nodes import SearchTree, TreeNode
-from launch.tree_numbers import LEVELS, amount, census, level, number, plural, seconds
-from launch.trees import TreeView
 
 TREES = 3
 """Printed; the page has the others too."""

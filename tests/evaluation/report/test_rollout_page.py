@@ -12,10 +12,10 @@ import pytest
 from data.rollouts import Rollout, write_rollouts
 from data.store import write_json
 from data.thinking import ANSWER_TAGS, THINK_TAGS
+from evaluation.report.rollout_page import LONGEST_CHARACTERS, page
+from evaluation.report.rollouts import Choice, select
 from launch.cli import main
-from launch.rollout_page import LONGEST_CHARACTERS, page
-from launch.rollouts import Choice, select
-from tests.launch.page_elements import Element, Reader
+from tests.evaluation.report.page_elements import Element, Reader
 
 RIGHT = Rollout(
     step=4,

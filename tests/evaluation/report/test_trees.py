@@ -16,10 +16,10 @@ from rich.console import Console
 
 from data.schema import Problem, table_features
 from data.store import write_json, write_rows
+from evaluation.report.trees import TreeChoice, select_trees
 from inference.search.results import Cost, SearchResult, result_row
 from launch.cli import main
 from launch.tree_terminal import TREES, print_trees
-from launch.trees import TreeChoice, select_trees
 
 ROOT = Path(__file__).resolve().parents[2]
 COST = Cost(

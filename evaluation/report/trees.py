@@ -9,9 +9,9 @@ from typing import Any
 
 from data.run_folder import read_manifest
 from data.thinking import ThinkingFormat, thinking_format
+from evaluation.report.rollout_text import visible
+from evaluation.report.tree_nodes import SearchTree, search_tree
 from inference.search.results import result_from_row
-from launch.rollout_text import visible
-from launch.tree_nodes import SearchTree, search_tree
 
 TREES = 12
 """Shown where no limit is given."""

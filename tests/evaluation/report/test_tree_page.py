@@ -19,12 +19,12 @@ import pytest
 
 from data.schema import Problem
 from data.store import write_rows
+from evaluation.report.tree_drawing import LONGEST_ON_PATH
+from evaluation.report.tree_page import LONGEST_ASIDE, MOST_NODES, tree_page
+from evaluation.report.tree_shape import fair_share
+from evaluation.report.trees import TreeChoice, select_trees
 from inference.search.results import Cost, SearchResult, result_row
-from launch.tree_drawing import LONGEST_ON_PATH
-from launch.tree_page import LONGEST_ASIDE, MOST_NODES, tree_page
-from launch.tree_shape import fair_share
-from launch.trees import TreeChoice, select_trees
-from tests.launch.page_elements import Element, Reader
+from tests.evaluation.report.page_elements import Element, Reader
 
 Row = dict[str, Any]
 VOID = {"meta", "input", "br"}

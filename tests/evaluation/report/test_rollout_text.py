@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from data.thinking import ANSWER_TAGS, FORMATS, S1, S1_STEPS, THINK_TAGS, ThinkingFormat
-from launch.rollout_text import Span, completion_spans, plain_spans, visible
+from evaluation.report.rollout_text import Span, completion_spans, plain_spans, visible
 
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=lambda form: form.name)

@@ -12,7 +12,7 @@ from pathlib import Path
 from data.rollouts import FOLDER, Rollout, logged_steps, read_rollouts
 from data.run_folder import read_manifest
 from data.thinking import ThinkingFormat, thinking_format
-from launch.rollout_text import visible
+from evaluation.report.rollout_text import visible
 
 VERDICTS = ("right", "wrong", "unverifiable")
 COMPLETION_TRAITS = (*VERDICTS, "truncated", "unformatted")

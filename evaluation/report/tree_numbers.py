@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-from launch.tree_nodes import SearchTree, TreeNode
+from evaluation.report.tree_nodes import SearchTree, TreeNode
 
 LEVELS = 20
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")

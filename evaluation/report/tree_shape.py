@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from launch.tree_nodes import SearchTree, TreeNode
+from evaluation.report.tree_nodes import SearchTree, TreeNode
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from html import escape
 
 from data.thinking import ThinkingFormat
-from launch.rollout_text import Span, completion_spans, visible
-from launch.tree_nodes import SearchTree, TreeNode
-from launch.tree_numbers import census, fate, level, number, plural
-from launch.tree_shape import Shape
+from evaluation.report.rollout_text import Span, completion_spans, visible
+from evaluation.report.tree_nodes import SearchTree, TreeNode
+from evaluation.report.tree_numbers import census, fate, level, number, plural
+from evaluation.report.tree_shape import Shape
 
 LONGEST_ON_PATH = 20_000
 """Characters of a node on the winner's path; longer texts are cut in the middle."""

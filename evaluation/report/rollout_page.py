@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from launch.page_file import policy
-from launch.rollout_text import Span, completion_spans, plain_spans, visible
-from launch.rollouts import COMPLETION_TRAITS, Group, Judged, View, mean, number, step_ranges
+from evaluation.report.page_file import policy
+from evaluation.report.rollout_text import Span, completion_spans, plain_spans, visible
+from evaluation.report.rollouts import COMPLETION_TRAITS, Group, Judged, View, mean, number, step_ranges
 
 LONGEST_CHARACTERS = 20_000
 """Longer texts are cut in the middle."""

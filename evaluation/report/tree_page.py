@@ -10,15 +10,15 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import groupby
 
+from evaluation.report.page_file import policy
+from evaluation.report.rollout_text import plain_spans, visible
+from evaluation.report.tree_drawing import CHOICE_NAMES, LONGEST_ON_PATH, Drawing, badge, line, spelled
+from evaluation.report.tree_nodes import SearchTree
+from evaluation.report.tree_numbers import amount, number, plural, seconds
+from evaluation.report.tree_shape import fair_share, shape
+from evaluation.report.tree_style import SCRIPT, STYLE
+from evaluation.report.trees import TreeView
 from inference.search.results import CHOICES
-from launch.page_file import policy
-from launch.rollout_text import plain_spans, visible
-from launch.tree_drawing import CHOICE_NAMES, LONGEST_ON_PATH, Drawing, badge, line, spelled
-from launch.tree_nodes import SearchTree
-from launch.tree_numbers import amount, number, plural, seconds
-from launch.tree_shape import fair_share, shape
-from launch.tree_style import SCRIPT, STYLE
-from launch.trees import TreeView
 
 MOST_NODES = 4_000
 """On a page; where there are more, large trees are shown in part."""

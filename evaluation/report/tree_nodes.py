@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from data.thinking import ThinkingFormat
+from evaluation.report.rollout_text import visible
 from inference.search.results import SearchResult
-from launch.rollout_text import visible
 from rewards.extract import extract_answer
 
 WINNING = ("weighted_best_of_n", "best_of_n", "majority")

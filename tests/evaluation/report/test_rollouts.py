@@ -13,9 +13,7 @@ from rich.console import Console
 from data.rollouts import Rollout, write_rollouts
 from data.store import write_json
 from data.thinking import S1, THINK_TAGS
-from launch.cli import main
-from launch.rollout_terminal import GROUPS, LONGEST_CHARACTERS, print_rollouts
-from launch.rollouts import (
+from evaluation.report.rollouts import (
     COMPLETION_TRAITS,
     GROUP_TRAITS,
     Choice,
@@ -24,6 +22,8 @@ from launch.rollouts import (
     select,
     step_ranges,
 )
+from launch.cli import main
+from launch.rollout_terminal import GROUPS, LONGEST_CHARACTERS, print_rollouts
 
 ROLLOUT = Rollout(
     step=0,

@@ -1,0 +1,1 @@
+"""One page that shows a run, and its parts: rollouts and search trees."""
