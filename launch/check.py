@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from data.recipe import RUN_PREFIX, Recipe, load_pipeline, load_recipe
+from evaluation.report.summary import duration
 from launch.examine import TRAINING, Examined, disk, examine, micro_batch, steps
 from launch.pipeline import launch_config
-from launch.show import WIDTH, duration
+from launch.show import WIDTH
 
 DEFAULT_GPU = "H100"
 _SIGNS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "bad": "[red]bad[/]"}

@@ -15,7 +15,8 @@ import psutil
 from data.heartbeat import PHASES, read_heartbeats
 from data.metric_log import read_metrics
 from data.stall import LOADING_TAKES
-from launch.show import STATUS_STYLES, duration, number, picked, read_stage, stage_folders, terminal
+from evaluation.report.summary import duration, number, picked
+from launch.show import STATUS_STYLES, read_stage, stage_folders, terminal
 
 STILL_SECONDS = 20.0
 """Without a beat a process stands still, or waits for one that does."""

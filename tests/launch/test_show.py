@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from evaluation.report.summary import duration, picked
 from launch.cli import main
-from launch.show import duration, picked
 
 
 def accuracy(mean: float) -> dict[str, float]:
