@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from data.own_code import own_code_file
 from data.processes import world
 from data.recipe import PLACE_FIELDS, PLACE_KEYS, RUN_PREFIX, Recipe, references, runs_root, strings
 from data.store import fingerprint, read_json, result_files, write_json
@@ -151,7 +152,7 @@ def manifest_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def input_fingerprints(recipe: Recipe, previous: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-    """Fingerprint of every stage and local path that the recipe reads.
+    """Fingerprint of every stage and local path that the recipe reads, code of the user's own included.
 
     Raises:
         RecipeError: a stage that it reads is not finished, or was changed since.
@@ -162,14 +163,13 @@ def input_fingerprints(recipe: Recipe, previous: dict[str, dict[str, str]]) -> d
         manifest = read_manifest(folder)
         if manifest is None or manifest["status"] != "finished":
             raise recipe.error(
-                f"{RUN_PREFIX}{name} is not finished; run it first: "
-                f"slowthink run {recipe.path.parent} --only {name}"
+                f"{RUN_PREFIX}{name} is not finished; run it first: {recipe.run_command} --only {name}"
             )
         _refuse_edited(recipe, name, folder, manifest)
         found[RUN_PREFIX + name] = {"fingerprint": manifest["output"], "stat": ""}
     for text in strings({k: v for k, v in recipe.fields.items() if k != "output_dir"}):
-        path = Path(text)
-        if ("/" in text or path.suffix in _PATH_SUFFIXES) and len(text) < 1000 and path.exists():
+        path = own_code_file(text) or Path(text)
+        if ("/" in text or path.suffix in (*_PATH_SUFFIXES, ".py")) and len(text) < 1000 and path.exists():
             stat = _stat(path)
             known = previous.get(text, {})
             same = known.get("stat") == stat
@@ -198,7 +198,7 @@ def _refuse_edited(recipe: Recipe, name: str, folder: Path, manifest: dict[str, 
     shown = ", ".join(files[:_SHOWN_FILES])
     if len(files) > _SHOWN_FILES:
         shown += f" and {len(files) - _SHOWN_FILES} more"
-    again = f"rm -r {shlex.quote(str(folder))} && slowthink run {shlex.quote(str(recipe.path.parent))}"
+    again = f"rm -r {shlex.quote(str(folder))} && {recipe.run_command}"
     raise recipe.error(
         f"{folder} was changed after its stage finished (files: {shown}). Undo it, or "
         f"make it again: {again} --only {name}. To read what you edited: copy it elsewhere first, and "
@@ -221,12 +221,13 @@ def _stat(path: Path) -> str:
 class RunFolder:
     """A run folder that this process is writing. At most one process has it at a time."""
 
-    def __init__(self, recipe: Recipe, plan: Plan) -> None:
+    def __init__(self, recipe: Recipe, plan: Plan, seed: int | None = None) -> None:
+        """`seed`: that of the stage's config, which its recipe may not have."""
         self.path = plan.folder
         self._lock: IO[str] | None = None
-        self._open(recipe, plan)
+        self._open(recipe, plan, recipe.fields.get("seed") if seed is None else seed)
 
-    def _open(self, recipe: Recipe, plan: Plan) -> None:
+    def _open(self, recipe: Recipe, plan: Plan, seed: int | None) -> None:
         if plan.state == "stale":
             with hold(recipe, plan.folder / ".lock"):  # never moved from under a process that still writes it
                 plan.folder.rename(_free_name(plan.folder))
@@ -243,7 +244,7 @@ class RunFolder:
             "inputs": plan.inputs,
             "processes": world(),
             "batch": plan.batch,
-            "seed": recipe.fields.get("seed"),
+            "seed": seed,
             "git": git_state(),
             "packages": package_versions(),
             "host": {

@@ -2,9 +2,9 @@
 
 A source is one entry of a recipe's `sources:` or `benchmarks:`. It names a known set (`id: gsm8k`), a
 generator (`id: reasoning_gym/chain_sum`, `small_world`, `small_talk`), any dataset of the hub
-(`id: owner/name` with `columns:`) or a local file (`path: questions.jsonl` with `columns:`). Known sets are
-looked up in the folder $SLOWTHINK_DATA first, then on the hub. Rows with role `eval` never reach a training
-stage.
+(`id: owner/name` with `columns:`), a local file (`path: questions.jsonl` with `columns:`) or a function of
+the user's own (`id: package.module:function`). Known sets are looked up in the folder $SLOWTHINK_DATA first,
+then on the hub. Rows with role `eval` never reach a training stage.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from data.generated import reasoning_gym_problems
 from data.known_sets import KNOWN, KnownSet
+from data.own_code import load_own_code
 from data.recipe import Made, describe, fits
 from data.row_files import read_file, read_hub
 from data.schema import Attempt, Problem, Rejected, Role, problem_id, rejected, written_completion
@@ -36,7 +37,8 @@ class Source:
     """One entry of a recipe's `sources:` or `benchmarks:`."""
 
     id: str = ""
-    """A known set, a generator, or a hub dataset `owner/name`."""
+    """A known set, a generator, a hub dataset `owner/name`, or `package.module:function` of your own: called
+    with `options`, it gives rows, mappings of column to value."""
     path: str = ""
     """A local .jsonl, .json or .parquet file, instead of `id`."""
     split: str = ""
@@ -50,7 +52,7 @@ class Source:
     seed: int | None = None
     """Draw the `limit` rows at random; without it they are the first ones. Generators: default 0."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Options of a generator."""
+    """Options of a generator, or of a function of your own."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our column -> theirs, for example {question: problem}; the others have the same name as ours."""
     role: Role | None = None
@@ -184,7 +186,7 @@ def generator_split(split: str, role: Role | None, key: str) -> Role:
 
 def _complete_free(source: Source) -> Source:
     key = source.key
-    if source.id and source.id.count("/") != 1:
+    if source.id and source.id.count("/") != 1 and not is_own(source):
         names = [*KNOWN, *GENERATORS]
         raise ValueError(
             f"{key}.id: {source.id!r} is no known set and no hub dataset `owner/name`; "
@@ -198,11 +200,19 @@ def _complete_free(source: Source) -> Source:
         raise ValueError(
             f"{key}.role: say `role: train` or `role: eval`; eval rows are refused by training{hint}"
         )
-    if source.path and (source.split or source.config or source.revision):
-        raise ValueError(f"{key}: split, config and revision belong to hub datasets, not to a file")
+    on_hub = not source.path and not is_own(source)
+    if not on_hub and (source.split or source.config or source.revision):
+        raise ValueError(
+            f"{key}: split, config and revision belong to hub datasets, not to a file or a function"
+        )
     return replace(
-        source, split=source.split or ("" if source.path else "train"), licence=source.licence or "unknown"
+        source, split=source.split or ("train" if on_hub else ""), licence=source.licence or "unknown"
     )
+
+
+def is_own(source: Source) -> bool:
+    """Whether its rows come from a function of the user's own."""
+    return ":" in source.id
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -373,6 +383,8 @@ def _rows(source: Source) -> tuple[list[Any], str]:
     """All rows, and where they were read for messages."""
     if source.path:
         return read_file(Path(source.path), source.key), source.path
+    if is_own(source):
+        return _own_rows(source), source.id
     known = KNOWN.get(source.id)
     root = os.environ.get("SLOWTHINK_DATA", "")
     if known is None:
@@ -392,6 +404,14 @@ def _rows(source: Source) -> tuple[list[Any], str]:
         known.hub, source.config or known.config, split.hub, source.revision, source.key, split.file
     )
     return rows, f"hub dataset {known.hub}"
+
+
+def _own_rows(source: Source) -> list[Any]:
+    function = load_own_code(source.id, f"{source.key}.id")
+    try:
+        return list(function(**source.options))
+    except (TypeError, ValueError) as error:  # TypeError: an option that it does not have, or no rows
+        raise ValueError(f"{source.key}: {source.id}: {error}") from error
 
 
 def _generate(source: Source) -> Loaded:

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
 import math
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from data.own_code import load_own_code
 from data.recipe import describe, fits, is_required
 
 REWARDS: dict[str, str] = {
@@ -110,7 +110,7 @@ def reward_class(name: str, where: str = "rewards", more: Mapping[str, type] | N
     if name not in REWARDS:
         names = [*REWARDS, *(more or {})]
         raise ValueError(f"{where}: no reward is called {name!r}; {_nearest(name, names)}")
-    return _load(REWARDS[name], where)
+    return load_own_code(REWARDS[name], where)
 
 
 def _build(spec: Any, where: str, defaults: dict[str, Any], more: Mapping[str, type]) -> Reward:
@@ -123,7 +123,10 @@ def _build(spec: Any, where: str, defaults: dict[str, Any], more: Mapping[str, t
     weight = entry.get("weight", 1.0)
     if not fits(weight, float) or not math.isfinite(float(weight)):
         raise ValueError(f"{where}: weight: {weight!r} is not a finite number")
-    target = reward_class(entry["name"], where, more) if "name" in entry else _load(entry["function"], where)
+    if "name" in entry:
+        target = reward_class(entry["name"], where, more)
+    else:
+        target = load_own_code(entry["function"], f"{where}: function")
     values = {key: value for key, value in entry.items() if key not in _ENTRY_KEYS}
     if dataclasses.is_dataclass(target) and isinstance(target, type):
         name = entry.get("label") or entry.get("name") or target.__name__
@@ -180,20 +183,6 @@ def _number(value: Any, hint: Any) -> Any:
     """A float field's value as a float, since YAML reads 1e-5 as a string and 1 as an integer."""
     kinds = typing.get_args(hint) or (hint,)
     return float(value) if float in kinds and str not in kinds and value is not None else value
-
-
-def _load(target: str, where: str) -> Any:
-    """The attribute that "module:attribute" names."""
-    module, colon, attribute = target.partition(":")
-    if not module or not colon or not attribute:
-        raise ValueError(f"{where}: function: {target!r} must be written module:attribute")
-    try:
-        loaded = importlib.import_module(module)
-    except Exception as error:  # a user's module may raise anything while it is imported
-        raise ValueError(f"{where}: cannot import {module!r}: {type(error).__name__}: {error}") from error
-    if not hasattr(loaded, attribute):
-        raise ValueError(f"{where}: {module!r} has no {attribute!r}; {_nearest(attribute, vars(loaded))}")
-    return getattr(loaded, attribute)
 
 
 def _nearest(name: str, valid: Iterable[str]) -> str:

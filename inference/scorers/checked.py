@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Sequence
 from typing import Any
+
+from data.own_code import load_own_code
 
 
 class CheckedScorer:
@@ -64,13 +65,7 @@ def load_own(kind: str, model: str, options: dict[str, Any]) -> CheckedScorer:
     Raises:
         ValueError: there is no such class, or it does not take them.
     """
-    module, _, name = kind.partition(":")
-    try:
-        made = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"scorer: cannot import {kind} ({error}); give package.module:Class, seen from the working folder"
-        ) from error
+    made = load_own_code(kind, "scorer")
     try:
         scorer = made(model, **options)
     except TypeError as error:

@@ -9,7 +9,7 @@ from typing import Any
 from data.recipe import parse_mapping
 from data.sources import nearest
 from inference.search.strategies.auto import PLANNED, Auto
-from inference.search.strategies.strategy import SearchStrategy
+from inference.search.strategies.strategy import SearchStrategy, own_strategy
 
 STRATEGIES: dict[str, type[SearchStrategy]] = {**PLANNED, Auto.label: Auto}
 
@@ -49,7 +49,7 @@ def _settings(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _make(entry: dict[str, Any]) -> SearchStrategy:
     label = str(entry.get("strategy"))
-    if label not in STRATEGIES:
+    if label not in STRATEGIES and ":" not in label:
         raise ValueError(f"strategy: {label!r} is none; {nearest(label, STRATEGIES)}")
     options = {key: value for key, value in entry.items() if key != "strategy"}
-    return parse_mapping(STRATEGIES[label], options, label, "the strategy")
+    return parse_mapping(STRATEGIES.get(label) or own_strategy(label), options, label, "the strategy")

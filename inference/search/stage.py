@@ -49,8 +49,8 @@ class SearchConfig(GenerationOptions, ScorerOptions):
     """Stage folder (run:01_collect) or parquet file with the problems."""
     strategies: list[dict] = field(default_factory=list)
     """What is run, each {strategy: NAME, n: 16, ...} with NAME one of majority, best_of_n, beam, dvts,
-    rebase, mcts, revisions and auto; a list of values makes a setting for each. Their options are in
-    inference/search/strategies/."""
+    rebase, mcts, revisions and auto, or package.module:Class of your own; a list of values makes a setting
+    for each. Their options are in inference/search/strategies/."""
     scorer_model: str = ""
     """Folder or hub id of the reward model; empty where no strategy needs one."""
     aggregation: Aggregation = "last"

@@ -14,7 +14,7 @@ from inference.search.strategies.mcts import MCTS
 from inference.search.strategies.parallel import BestOfN, Majority
 from inference.search.strategies.rebase import Rebase
 from inference.search.strategies.revisions import Revisions
-from inference.search.strategies.strategy import SearchStrategy
+from inference.search.strategies.strategy import SearchStrategy, own_strategy
 from inference.search.tree import Extend, Node, Strategy, Tree
 from rewards.answer_classes import answer_classes
 from rewards.extract import extract_answer
@@ -92,7 +92,7 @@ class Auto(SearchStrategy):
 
 def strategy_of(plan: Plan) -> SearchStrategy:
     """The strategy that a plan names, with the options that it was measured with."""
-    cls = PLANNED[plan.strategy]
+    cls = PLANNED.get(plan.strategy) or own_strategy(plan.strategy)
     known = {f.name for f in fields(cls)}
     options = {key: value for key, value in plan.options.items() if key in known}
     return cls(**{**options, "n": plan.n})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from data.own_code import load_own_code
 from inference.search.tree import Node, Strategy, Tree
 
 MAX_STEPS = 40
@@ -22,7 +23,12 @@ class SearchStrategy:
     """In tables; by default strategy and options."""
 
     label: ClassVar[str]
+    """What a recipe calls it; of a class that gives itself none, module:Class."""
     needs_scorer: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        if "label" not in cls.__dict__:
+            cls.label = f"{cls.__module__}:{cls.__qualname__}"
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -62,6 +68,20 @@ class SearchStrategy:
     def run(self, tree: Tree) -> Strategy:
         """Search. Its candidates are at the end of their paths."""
         raise NotImplementedError
+
+
+def own_strategy(label: str) -> type[SearchStrategy]:
+    """The strategy `package.module:Class` of the user's own.
+
+    Raises:
+        ValueError: there is no such class, or it is no `SearchStrategy`, or not called so.
+    """
+    made = load_own_code(label, "strategy")
+    if not isinstance(made, type) or not issubclass(made, SearchStrategy):
+        raise ValueError(f"strategy: {label} is no subclass of {__name__}:SearchStrategy")
+    if made.label != label:
+        raise ValueError(f"strategy: {label} calls itself {made.label!r}; leave out its `label`")
+    return made
 
 
 @dataclass(frozen=True, kw_only=True)
