@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -69,12 +69,15 @@ class CompareConfig:
         if not self.metrics:
             raise ValueError(f"metrics: give at least one, for example {METRICS[0]}")
         for metric in self.metrics:
-            if metric not in METRICS and not _OVER_K.fullmatch(metric):
-                raise ValueError(
-                    f"metrics: {metric!r} is not one of {', '.join(METRICS)}, pass@k or maj@k (pass@8)"
-                )
+            check_metric(metric, "metrics")
         if self.against not in ("previous", "first"):
             raise ValueError(f"against: {self.against!r} is not one of previous, first")
+
+
+def check_metric(metric: str, key: str) -> None:
+    """Refuse what no evaluation measures; `key` is where the recipe has it."""
+    if metric not in METRICS and not _OVER_K.fullmatch(metric):
+        raise ValueError(f"{key}: {metric!r} is not one of {', '.join(METRICS)}, pass@k or maj@k (pass@8)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +146,15 @@ def load_evaluations(config: CompareConfig) -> list[Evaluation]:
     ]
 
 
+def read_evaluation(path: str) -> Evaluation:
+    """One evaluation by the name of its stage.
+
+    Raises:
+        ValueError: no finished run of stage `evaluate`.
+    """
+    return Evaluation(name=_finished(path)["name"], folder=Path(path), found=read_problem_values(Path(path)))
+
+
 def _finished(path: str) -> dict[str, Any]:
     """The manifest of a finished evaluation."""
     manifest = read_manifest(Path(path))
@@ -183,13 +195,17 @@ def _check_same_problems(evaluations: Sequence[Evaluation], name: str) -> None:
     for other in others:
         own = other.found.ids[name]
         if sorted(own) != sorted(wanted):
-            pairs = ((wanted, own), (own, wanted))
-            lacks, more = (sorted((Counter(a) - Counter(b)).elements()) for a, b in pairs)
             raise ValueError(
                 f"evaluations: benchmark {name!r} has other problems in {other.name} ({len(own)}) than in "
-                f"{first.name} ({len(wanted)}): lacks {_some(lacks)}, has {_some(more)} beside; evaluate "
-                "both on one set"
+                f"{first.name} ({len(wanted)}): {lacking(own, wanted)}; evaluate both on one set"
             )
+
+
+def lacking(own: Iterable[str], wanted: Iterable[str]) -> str:
+    """What of the wanted ids is not there, and what is there beside."""
+    has, wants = Counter(own), Counter(wanted)
+    lacks, more = sorted((wants - has).elements()), sorted((has - wants).elements())
+    return f"lacks {_some(lacks)}, has {_some(more)} beside"
 
 
 def _some(ids: Sequence[str]) -> str:
@@ -230,7 +246,7 @@ def compare_benchmark(evaluations: Sequence[Evaluation], name: str, config: Comp
     ids = evaluations[0].found.ids[name]
     found: dict[str, list[dict[str, Any]]] = {}
     for metric in config.metrics:
-        values = [_values(each, name, metric, ids) for each in evaluations]
+        values = [metric_values(each, name, metric, ids) for each in evaluations]
         found[metric] = []
         for place, (each, own) in enumerate(zip(evaluations, values, strict=True)):
             base = 0 if config.against == "first" else place - 1
@@ -264,8 +280,14 @@ def drop_empty(rows: Mapping[str, dict[str, Any]], metrics: Sequence[str]) -> li
     return kept
 
 
-def _values(evaluation: Evaluation, benchmark: str, metric: str, ids: Sequence[str]) -> list[float | None]:
-    """A metric of an evaluation in the order of these ids."""
+def metric_values(
+    evaluation: Evaluation, benchmark: str, metric: str, ids: Sequence[str]
+) -> list[float | None]:
+    """A metric of an evaluation in the order of these ids.
+
+    Raises:
+        ValueError: it was not measured.
+    """
     values = evaluation.found.values[benchmark]
     if metric not in values:
         if metric == "language_share":  # left out of this evaluation

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data.schema import Problem
+from data.store import write_json
 from evaluation.best_of_n import SAME, Difference, paired_difference
 from evaluation.metrics import summarise
+from evaluation.problem_values import read_written
 from evaluation.search_curves import Option
 from evaluation.search_difficulty import Measured, bin_edges, rank_bins
 
@@ -218,10 +221,11 @@ def at_budget(
     """What a budget buys; None where a half can afford no option.
 
     Returns:
-        budget; settings (accuracy of each option that is affordable on all problems); fixed (the best option
-        for all problems, chosen on the other half); for each way its accuracy, mean_cost, gain (over fixed,
-        with the paired interval), hindsight and regret (hindsight - accuracy), chosen and probed; bound (the
-        best option for each problem that any of them could afford there: no choice exceeds it).
+        budget; ways (`right` and `cost` of each problem by each way below, for `write_choices`; bound has
+        no cost); settings (accuracy of each option that is affordable on all problems); fixed (the best
+        option for all problems, chosen on the other half); for each way its accuracy, mean_cost, gain (over
+        fixed, with the paired interval), hindsight and regret (hindsight - accuracy), chosen and probed;
+        bound (the best option for each problem that any of them could afford there: no choice exceeds it).
     """
     fixed = cross_fit(grid, half_P, budget)
     if fixed is None:
@@ -233,6 +237,7 @@ def at_budget(
         "settings": {grid.names[o]: float(means_O[o]) for o in np.flatnonzero(allowed_O)},
         "fixed": _outcome_row(fixed, seed),
     }
+    row["ways"] = {"fixed": _of_problems(fixed)}
     allowed_PO = fixed.allowed | allowed_O
     for way in ways:
         found = cross_fit(grid, half_P, budget, way)
@@ -247,9 +252,15 @@ def at_budget(
             "hindsight": hindsight,
             "regret": hindsight - float(found.right.mean()),
         }
+        row["ways"][way.name] = _of_problems(found)
         allowed_PO = allowed_PO | found.allowed | best.allowed
     bound_P = np.where(allowed_PO, grid.right, -1.0).max(axis=1)
+    row["ways"]["bound"] = {"right": bound_P.tolist(), "cost": None}
     return {**row, "bound": summarise(bound_P.tolist(), seed=seed)}
+
+
+def _of_problems(outcome: Outcome) -> dict[str, list[float] | None]:
+    return {"right": outcome.right.tolist(), "cost": outcome.cost.tolist()}
 
 
 def _outcome_row(outcome: Outcome, seed: int) -> dict[str, Any]:
@@ -274,3 +285,28 @@ def default_budgets(grid: Grid) -> list[float]:
     return [
         MARGIN * cost for cost, next_one in zip(costs, following, strict=True) if next_one > MARGIN * cost
     ]
+
+
+# ------------------------------------------------------------------ kept for each problem
+
+CHOICES_FILE = "choices.json"
+
+
+def write_choices(folder: Path, problems: Sequence[Problem], rows: Mapping[str, Sequence[dict]]) -> None:
+    """Move `ways` of the rows of `at_budget` (by unit) into CHOICES_FILE: what each way came to on each
+    problem at each budget."""
+    units = {
+        unit: [{"budget": row["budget"], "ways": row.pop("ways")} for row in found]
+        for unit, found in rows.items()
+    }
+    write_json(folder / CHOICES_FILE, {"ids": [problem.id for problem in problems], "units": units})
+
+
+def read_choices(folder: Path) -> tuple[list[str], dict[str, list[dict[str, Any]]]]:
+    """Problem ids, and by unit a row (budget, ways) for each budget.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    found = read_written(folder, CHOICES_FILE, "evaluate_search")
+    return found["ids"], found["units"]

@@ -14,7 +14,7 @@ import numpy as np
 from data.schema import Problem
 from data.stage import run_stage
 from data.store import atomic_path
-from evaluation.compute_optimal import at_budget, binnings, default_budgets, grid_of, halves
+from evaluation.compute_optimal import at_budget, binnings, default_budgets, grid_of, halves, write_choices
 from evaluation.fit_planner import fit_planner
 from evaluation.metrics import summarise
 from evaluation.search_curves import (
@@ -86,7 +86,7 @@ class EvaluateSearchConfig:
 
 
 def evaluate_search(config: EvaluateSearchConfig, folder: Path) -> dict[str, Any]:
-    """Measure all settings and choices; write planner.json, results.md and plots/."""
+    """Measure all settings and choices; write planner.json, choices.json, results.md and plots/."""
     searches = load_searches(config.searches)
     problems = [result.problem for result in next(iter(searches.values()))]
     check_bins(len(problems), config.bins)
@@ -94,6 +94,8 @@ def evaluate_search(config: EvaluateSearchConfig, folder: Path) -> dict[str, Any
     every_option = options_of(searches, config.seed, measured.probe)
     options = [option for option in every_option if option.strategy != AUTO]
     costs = known_units(config.costs, every_option)
+    budgets = {unit: budget_rows(config, options, measured, problems, unit) for unit in costs}
+    write_choices(folder, problems, budgets)
     results = {
         "problems": len(problems),
         "choice": config.choice,
@@ -103,9 +105,7 @@ def evaluate_search(config: EvaluateSearchConfig, folder: Path) -> dict[str, Any
         "differences": differences(every_option, config.choice, config.seed),
         "difficulty": difficulty_row(config, measured),
         "bins": bin_rows(config, options, measured, problems),
-        "compute_optimal": {
-            unit: {"budgets": budget_rows(config, options, measured, problems, unit)} for unit in costs
-        },
+        "compute_optimal": {unit: {"budgets": rows} for unit, rows in budgets.items()},
     }
     planner = None
     if config.difficulty != "oracle":

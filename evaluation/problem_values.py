@@ -21,6 +21,8 @@ TOKENS = ("thinking_tokens", "completion_tokens")
 METRICS = ("accuracy", "formatted", "language_share", "truncated_share", *TOKENS)
 """What every evaluation measures; pass@k and maj@k come to it. All but the tokens are shares (0 to 1)."""
 FILE = "problem_values.json"
+SETTINGS_FILE = "setting_values.json"
+"""The same of every setting of stage test_time."""
 
 Values = list[float | None]
 """One for each problem, None where it has none."""
@@ -111,8 +113,7 @@ def interval(summary: Mapping[str, float] | None, metric: str, sign: str = "") -
 
 def write_problem_values(folder: Path, found: ProblemValues) -> None:
     """Write FILE of an evaluation's folder."""
-    benchmarks = {name: {"ids": ids, "values": found.values[name]} for name, ids in found.ids.items()}
-    write_json(folder / FILE, {"settings": found.settings, "benchmarks": benchmarks})
+    write_json(folder / FILE, _row(found))
 
 
 def read_problem_values(folder: Path) -> ProblemValues:
@@ -121,12 +122,44 @@ def read_problem_values(folder: Path) -> ProblemValues:
     Raises:
         ValueError: there is no such file.
     """
-    if not (folder / FILE).is_file():
+    return _from_row(read_written(folder, FILE, "evaluate"))
+
+
+def write_setting_values(folder: Path, settings: Mapping[str, ProblemValues]) -> None:
+    """Write SETTINGS_FILE of a folder of stage test_time: what it measured in each setting, by its title."""
+    write_json(folder / SETTINGS_FILE, {title: _row(found) for title, found in settings.items()})
+
+
+def read_setting_values(folder: Path) -> dict[str, ProblemValues]:
+    """Inverse of `write_setting_values`.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    found = read_written(folder, SETTINGS_FILE, "test_time")
+    return {title: _from_row(row) for title, row in found.items()}
+
+
+def read_written(folder: Path, name: str, stage: str) -> Any:
+    """A JSON file that a stage writes into its folder.
+
+    Raises:
+        ValueError: there is no such file, as in folders of older versions.
+    """
+    if not (folder / name).is_file():
         raise ValueError(
-            f"{folder} has no {FILE}, which stage evaluate writes; move the folder away and run its stage "
+            f"{folder} has no {name}, which stage {stage} writes; move the folder away and run its stage "
             "again"
         )
-    found = read_json(folder / FILE)
+    return read_json(folder / name)
+
+
+def _row(found: ProblemValues) -> dict[str, Any]:
+    benchmarks = {name: {"ids": ids, "values": found.values[name]} for name, ids in found.ids.items()}
+    return {"settings": found.settings, "benchmarks": benchmarks}
+
+
+def _from_row(found: Mapping[str, Any]) -> ProblemValues:
     benchmarks = found["benchmarks"].items()
     return ProblemValues(
         settings=found["settings"],

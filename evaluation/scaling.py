@@ -253,7 +253,7 @@ def _check_settings(settings: Sequence[Setting]) -> None:
 def _resampled(settings: Sequence[Setting], seed: int, resamples: int) -> list[np.ndarray]:
     """Thinking tokens, accuracy and share of completions within bounds, each [1 + resamples, S]: row 0 is of
     the problems as they are."""
-    columns = [_scores(setting) for setting in settings]
+    columns = [problem_scores(setting) for setting in settings]
     scores_P4S = np.concatenate([np.stack(rows, axis=1) for rows in zip(*columns, strict=True)], axis=1)
     problems = len(scores_P4S)
     random, chance = np.random.default_rng(seed), np.full(problems, 1 / problems)
@@ -267,7 +267,7 @@ def _resampled(settings: Sequence[Setting], seed: int, resamples: int) -> list[n
         return [tokens / answered, correct / problems, inside / answered]
 
 
-def _scores(setting: Setting) -> np.ndarray:
+def problem_scores(setting: Setting) -> np.ndarray:
     """[4, P]: 1 where the problem has completions, their mean thinking tokens, the share of them within the
     bounds, and the accuracy."""
     rows = []

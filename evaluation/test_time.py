@@ -19,7 +19,8 @@ from data.stage import run_stage
 from data.store import atomic_path, read_attempts, read_json, write_attempts, write_json, write_rejected
 from evaluation.evaluate import benchmark_name, check_benchmarks, load_benchmark
 from evaluation.methods import Method, Variant, parse_method
-from evaluation.scaling import MethodSummary, Setting, summarise_methods
+from evaluation.problem_values import ProblemValues, Values, write_setting_values
+from evaluation.scaling import MethodSummary, Setting, problem_scores, summarise_methods
 from evaluation.scaling_plot import method_markdown, method_rows, method_table, plot_scaling
 from inference.draw import JOURNAL, attempt_metrics, draw, remove_journals
 from inference.engine import Engine, load_engine
@@ -126,7 +127,8 @@ def _file_name(name: str) -> str:
 
 
 def test_time(config: TestTimeConfig, folder: Path) -> dict[str, Any]:
-    """Draw the completions of every setting, then write table and curves of every benchmark.
+    """Draw the completions of every setting, then write table and curves of every benchmark, and
+    setting_values.json.
 
     A stage that was stopped goes on with the setting that is not finished; settings that need the same
     completions share them.
@@ -139,7 +141,7 @@ def test_time(config: TestTimeConfig, folder: Path) -> dict[str, Any]:
             raise ValueError(f"benchmarks: {name} has a question twice; drop one of the rows")
     planned = config.planned()
     groups, rows = draw_settings(config, planned, benchmarks, folder / "settings")
-    results = {}
+    results, measured = {}, {}
     for name, problems in benchmarks.items():
         settings = [
             Setting(
@@ -154,6 +156,17 @@ def test_time(config: TestTimeConfig, folder: Path) -> dict[str, Any]:
         ]
         results[name] = summarise_methods(settings, seed=config.seed)
         report(name, results[name], config.model_name_or_path, folder)
+        measured[name] = [measure_setting(setting) for setting in settings]
+    ids = {name: [problem.id for problem in problems] for name, problems in benchmarks.items()}
+    values = {
+        setting.title: ProblemValues(
+            settings={"model": config.model_name_or_path, "setting": setting.title},
+            ids=ids,
+            values={name: found[place] for name, found in measured.items()},
+        )
+        for place, setting in enumerate(planned)
+    }
+    write_setting_values(folder, values)
     return {
         **{f"{name} {s.method}": s.performance.value for name, found in results.items() for s in found},
         "tokens": sum(row["tokens"] for row in rows),
@@ -219,6 +232,23 @@ def _draw_setting(setting: Planned, problems: Sequence[Problem], engine: Engine,
 
 def _without_text(attempt: Attempt) -> Attempt:
     return replace(attempt, completion=replace(attempt.completion, text="", thinking="", response=""))
+
+
+def measure_setting(setting: Setting) -> dict[str, Values]:
+    """Accuracy, and the tokens of all completions that vote, of each problem; none for an empty group."""
+    _, thinking, _, accuracy = problem_scores(setting)
+    completion = [
+        setting.votes * sum(each.completion.completion_tokens for each in group) / len(group)
+        if group
+        else None
+        for group in setting.groups
+    ]
+    pairs = zip(thinking.tolist(), setting.groups, strict=True)
+    return {
+        "accuracy": accuracy.tolist(),
+        "thinking_tokens": [tokens if group else None for tokens, group in pairs],
+        "completion_tokens": completion,
+    }
 
 
 def report(benchmark: str, summaries: Sequence[MethodSummary], model: str, folder: Path) -> None:

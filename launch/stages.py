@@ -147,6 +147,11 @@ STAGES = {
         configs=("evaluation.evaluate_search:EvaluateSearchConfig",),
         help="search: accuracy for compute, by difficulty, compute-optimal choice and its planner",
     ),
+    "effects": Stage(
+        module="evaluation.effects",
+        configs=("evaluation.effects:EffectsConfig",),
+        help="claims of the literature against what the pipeline measured: shown, not shown, opposite",
+    ),
     "test_time": Stage(
         module="evaluation.test_time",
         configs=("evaluation.test_time:TestTimeConfig",),
