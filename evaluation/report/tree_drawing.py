@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from data.thinking import ThinkingFormat
-from evaluation.report.rollout_text import Span, completion_spans, visible
+from evaluation.report.markup import badge, line, spelled
+from evaluation.report.rollout_text import Span, completion_spans
 from evaluation.report.tree_nodes import SearchTree, TreeNode
 from evaluation.report.tree_numbers import census, fate, level, number, plural
 from evaluation.report.tree_shape import Shape
@@ -156,21 +156,6 @@ class Drawing:
 
     def _id(self, node: TreeNode) -> str:
         return f"{self.name}n{node.number}"
-
-
-def badge(text: str, kind: str = "") -> str:
-    """A small mark; `text` is HTML already."""
-    return f"<span class='{f'badge {kind}'.strip()}'>{text}</span>"
-
-
-def spelled(spans: Iterable[Span]) -> str:
-    """Spans as HTML."""
-    return "".join(f"<span class='{kind}'>{escape(text)}</span>" for kind, text in spans)
-
-
-def line(text: str, limit: int = 200) -> str:
-    """A short text that is not ours, on one line."""
-    return f"<bdi>{escape(visible(text, limit))}</bdi>"
 
 
 def _note(left_out: int) -> str:

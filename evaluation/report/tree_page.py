@@ -1,22 +1,19 @@
-"""Search trees as one HTML file that needs nothing else.
-
-Whatever a model wrote is escaped, and the page's Content-Security-Policy lets only its own style and script
-work.
-"""
+"""Search trees as a page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
 from itertools import groupby
 
-from evaluation.report.page_file import policy
-from evaluation.report.rollout_text import plain_spans, visible
-from evaluation.report.tree_drawing import CHOICE_NAMES, LONGEST_ON_PATH, Drawing, badge, line, spelled
+from evaluation.report.markup import badge, fact_tile, line, spelled, table_cells
+from evaluation.report.page_file import document
+from evaluation.report.rollout_text import plain_spans
+from evaluation.report.style import BASE, CONTROLS, TABLES
+from evaluation.report.tree_drawing import CHOICE_NAMES, LONGEST_ON_PATH, Drawing
 from evaluation.report.tree_nodes import SearchTree
 from evaluation.report.tree_numbers import amount, number, plural, seconds
 from evaluation.report.tree_shape import fair_share, shape
-from evaluation.report.tree_style import SCRIPT, STYLE
+from evaluation.report.tree_style import PAGE, SCRIPT, TREES
 from evaluation.report.trees import TreeView
 from inference.search.results import CHOICES
 
@@ -39,29 +36,16 @@ def tree_page(view: TreeView) -> str:
         Drawing(tree, one, f"t{index}", view.form, longest)
         for index, (tree, one) in enumerate(zip(view.trees, shapes, strict=True))
     ]
-    security = policy(STYLE, SCRIPT)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{security}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(visible(str(view.folder)))}, search trees</title>
-<style>{STYLE}</style>
-</head>
-<body>
-{_header(view, drawings)}
+    problems = groupby(drawings, lambda drawing: drawing.tree.result.problem.id)
+    body = f"""{_header(view, drawings)}
 {_CONTROLS}
 <main>
-{"".join(_problem(list(group)) for _, group in groupby(drawings, lambda d: d.tree.result.problem.id))}
+{"".join(problem_section(list(group)) for _, group in problems)}
 </main>
 <footer><p class="quiet">Texts longer than {LONGEST_ON_PATH:,} characters on a winner's path and {longest:,}
 elsewhere are cut in the middle. Characters that are not seen are <span class="odd">spelled out</span>.</p>
-</footer>
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
+</footer>"""
+    return document(f"{view.folder}, search trees", body, BASE + CONTROLS + TABLES + TREES + PAGE, SCRIPT)
 
 
 _CONTROLS = """<div class="bar-top" hidden><form autocomplete="off">
@@ -91,7 +75,7 @@ def _index(drawings: Sequence[Drawing]) -> str:
     names = ["tree", *(CHOICE_NAMES[choice] for choice in CHOICES)]
     names += ["candidates", "tokens", "scorer tokens", "FLOPs", "time"]
     rows = "".join(_index_row(drawing, several) for drawing in drawings)
-    return f"<div class='box'><table><tr>{_cells(names, 'th')}</tr>\n{rows}</table></div>"
+    return f"<div class='box'><table><tr>{table_cells(names, 'th')}</tr>\n{rows}</table></div>"
 
 
 def _index_row(drawing: Drawing, several: bool) -> str:
@@ -101,7 +85,7 @@ def _index_row(drawing: Drawing, several: bool) -> str:
     cells += [_mark(drawing.tree, choice) for choice in CHOICES]
     cells += [f"{len(result.nodes):,}", f"{cost.generated_tokens:,}", amount(cost.scorer_tokens)]
     cells += [amount(cost.policy_flops + cost.scorer_flops), seconds(cost.seconds)]
-    return f"<tr>{_cells(cells)}</tr>\n"
+    return f"<tr>{table_cells(cells)}</tr>\n"
 
 
 def _mark(tree: SearchTree, choice: str) -> str:
@@ -111,11 +95,7 @@ def _mark(tree: SearchTree, choice: str) -> str:
     return badge("right" if right else "wrong", "right" if right else "wrong")
 
 
-def _cells(cells: Iterable[str], tag: str = "td") -> str:
-    return "".join(f"<{tag}>{cell}</{tag}>" for cell in cells)
-
-
-def _problem(drawings: Sequence[Drawing]) -> str:
+def problem_section(drawings: Sequence[Drawing]) -> str:
     """A question and the trees that were grown for it."""
     problem = drawings[0].tree.result.problem
     return f"""<section class="problem"><div class="title"><h2>Problem</h2>
@@ -139,7 +119,7 @@ def _search(drawing: Drawing) -> str:
     )
     return f"""<section class="search is-{verdict}" id="{drawing.name}">
 <div class="title"><h3>{line(tree.result.setting)}</h3><span>{says}</span></div>
-<dl class="tiles">{"".join(_tile(*tile) for tile in _tiles(tree))}</dl>
+<dl class="tiles">{"".join(fact_tile(*tile) for tile in _tiles(tree))}</dl>
 {_answers(drawing)}
 {_KEY.format(low=low, high=high)}{note if left_out else ""}
 <div class="tree" tabindex="0" role="group" aria-label="tree">
@@ -169,10 +149,6 @@ def _tiles(tree: SearchTree) -> list[tuple[str, str, str]]:
     ]
 
 
-def _tile(name: str, value: str, note: str) -> str:
-    return f"<div class='tile'><dt>{name}</dt><dd>{value}</dd><dd class='note'>{note}</dd></div>"
-
-
 def _answers(drawing: Drawing) -> str:
     """The candidates by answer, and which answer each choice takes."""
     answers = list(drawing.tree.answers.items())
@@ -183,7 +159,7 @@ def _answers(drawing: Drawing) -> str:
     nothing = [CHOICE_NAMES[choice] for choice, i in drawing.tree.result.chosen.items() if i < 0]
     none = f"<p class='quiet'>no answer by {', '.join(nothing)}</p>" if nothing else ""
     return (
-        f"<div class='box'><table class='answers'><tr>{_cells(names, 'th')}</tr>\n{rows}</table></div>"
+        f"<div class='box'><table class='answers'><tr>{table_cells(names, 'th')}</tr>\n{rows}</table></div>"
         f"{more if len(answers) > len(shown) else ''}{none}"
     )
 
@@ -198,4 +174,4 @@ def _answer_row(drawing: Drawing, kind: int) -> str:
         takes.append(f"{CHOICE_NAMES[choice]} {where}")
     sums = (max(answer.scores), sum(answer.scores)) if answer.scores else (float("nan"),) * 2
     cells = [drawing.verdict(answer.candidates[0]), f"{len(answer.candidates):,}", *map(number, sums)]
-    return f"<tr>{_cells([*cells, ', '.join(takes)])}</tr>\n"
+    return f"<tr>{table_cells([*cells, ', '.join(takes)])}</tr>\n"
