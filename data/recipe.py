@@ -13,6 +13,7 @@ import enum
 import hashlib
 import json
 import os
+import shlex
 import types
 import typing
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,9 @@ PLACE_KEYS = (
 PLACE_FIELDS = ("output_dir", "vllm_server_base_url")
 """Fields that cannot: where the stage writes, and where the server is that generates."""
 
+SEED = "SLOWTHINK_SEED"
+"""Number of the copy of a pipeline that its stages belong to: see `Recipe.copy`."""
+
 Made = TypeVar("Made")
 
 
@@ -54,14 +58,33 @@ class Recipe:
     launch and OWN_KEYS."""
     environment: dict[str, str]
     fields: dict[str, Any]
+    copy: int = 0
+    """The same pipeline with other seeds: `seed` is raised by so much, and the run folder is
+    runs/<pipeline>.seed<copy>. 0 is the recipe as it stands."""
 
     @property
     def pipeline(self) -> str:
-        return self.path.resolve().parent.name
+        name = self.path.resolve().parent.name
+        return f"{name}.seed{self.copy}" if self.copy else name
 
     @property
     def name(self) -> str:
         return self.path.stem
+
+    @property
+    def title(self) -> str:
+        """Its name, with the pipeline's where that has copies."""
+        return f"{self.pipeline}/{self.name}" if self.copy else self.name
+
+    @property
+    def copy_variable(self) -> str:
+        """What stands before a command for it to be about this copy."""
+        return f"{SEED}={self.copy} " if self.copy else ""
+
+    @property
+    def run_command(self) -> str:
+        """What to type to run its pipeline."""
+        return f"{self.copy_variable}slowthink run {shlex.quote(str(self.path.parent))}"
 
     @property
     def hash(self) -> str:
@@ -80,11 +103,26 @@ def runs_root() -> Path:
     return Path(os.environ.get("SLOWTHINK_RUNS", "runs"))
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe file.
+def copy_number() -> int:
+    """Of $SLOWTHINK_SEED; 0 without it.
 
     Raises:
-        RecipeError: missing file, not a YAML mapping, no `stage:`, a malformed `launch:` or `env:`.
+        RecipeError: it is no number from 0 on.
+    """
+    text = os.environ.get(SEED) or "0"
+    if not text.isdecimal():
+        raise RecipeError(f"{SEED}: {text!r} is no number from 0 on; every `seed` is raised by it")
+    return int(text)
+
+
+def load_recipe(path: Path, copy: int | None = None) -> Recipe:
+    """Read a recipe file.
+
+    Args:
+        copy: see `Recipe.copy`; $SLOWTHINK_SEED says it otherwise.
+    Raises:
+        RecipeError: missing file, not a YAML mapping, no `stage:`, a malformed `launch:` or `env:`, an
+            `output_dir:` that all copies would share.
     """
     import yaml
 
@@ -109,10 +147,15 @@ def load_recipe(path: Path) -> Recipe:
     if not isinstance(environment, dict):
         raise RecipeError(f"{path}: env: must be a mapping of variable to value")
     environment = {str(key): str(value) for key, value in environment.items()}
-    return Recipe(path=path, stage=stage, launch=launch, environment=environment, fields=fields)
+    copy = copy_number() if copy is None else copy
+    if copy and "output_dir" in fields:
+        raise RecipeError(f"{path}: output_dir: each copy (--seeds) has a folder of its own; remove the key")
+    if copy and isinstance(fields.get("seed"), int):
+        fields["seed"] += copy
+    return Recipe(path=path, stage=stage, launch=launch, environment=environment, fields=fields, copy=copy)
 
 
-def load_pipeline(folder: Path) -> list[Recipe]:
+def load_pipeline(folder: Path, copy: int | None = None) -> list[Recipe]:
     """The recipes of a pipeline folder in the order of their names.
 
     Raises:
@@ -123,7 +166,7 @@ def load_pipeline(folder: Path) -> list[Recipe]:
     paths = sorted(folder.glob("*.yaml"))
     if not paths:
         raise RecipeError(f"{folder}: holds no recipe (*.yaml)")
-    return [load_recipe(path) for path in paths]
+    return [load_recipe(path, copy) for path in paths]
 
 
 def check_keys(recipe: Recipe, keys: Iterable[str], config_classes: Sequence[type]) -> None:
@@ -281,6 +324,14 @@ def references(recipe: Recipe) -> list[str]:
             )
             raise recipe.error(f"{RUN_PREFIX}{name} is not an earlier stage of this pipeline; {hint}")
     return list(dict.fromkeys(names))
+
+
+def raised_default_seed(recipe: Recipe, config_classes: Iterable[type]) -> dict[str, int]:
+    """The seed of a stage of a copy whose recipe has none: what its config class has, raised."""
+    defaults = [f.default for cls in config_classes for f in dataclasses.fields(cls) if f.name == "seed"]
+    if not recipe.copy or "seed" in recipe.fields:
+        return {}
+    return {"seed": defaults[0] + recipe.copy} if defaults else {}
 
 
 def resolve(recipe: Recipe, pipeline_folder: Path) -> dict[str, Any]:

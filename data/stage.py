@@ -8,13 +8,12 @@ import errno
 import logging
 import os
 import re
-import shlex
 import signal
 import socket
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,7 +32,15 @@ from data.processes import (
     workers,
     world,
 )
-from data.recipe import Recipe, check_recipe, load_recipe, parse, references, resolve
+from data.recipe import (
+    Recipe,
+    check_recipe,
+    load_recipe,
+    parse,
+    raised_default_seed,
+    references,
+    resolve,
+)
 from data.run_folder import Plan, RunFolder, pipeline_folder, plan, read_manifest, stage_folder
 from data.shares import shared_folder
 from data.stage_help import stage_help
@@ -88,7 +95,7 @@ def run_stage(body: Callable[..., dict[str, Any]], *config_classes: type, shares
     elif planned.state != "finished":
         _run_in_folder(body, configs, recipe, planned)
     elif rank() == 0:
-        print(f"{recipe.name}: finished before, nothing changed -> {planned.folder}")
+        print(f"{recipe.title}: finished before, nothing changed -> {planned.folder}")
 
 
 def _run_part(body: Callable[..., dict[str, Any]], configs: tuple, recipe: Recipe) -> None:
@@ -109,7 +116,7 @@ def _run_part(body: Callable[..., dict[str, Any]], configs: tuple, recipe: Recip
         stop_heartbeat()
     if rank() == 0:
         number, count = share()
-        print(f"{recipe.name}: share {number}/{count} is in the journals of {folder}")
+        print(f"{recipe.title}: share {number}/{count} is in the journals of {folder}")
 
 
 def _is_finished(recipe: Recipe) -> bool:
@@ -144,7 +151,7 @@ def configure(
     given = {o.removeprefix("--").partition("=")[0] for o in overrides if o.startswith("--")}
     check_recipe(recipe, config_classes, overridden=given)
     references(recipe)
-    fields = resolve(recipe, pipeline_folder(recipe))
+    fields = {**raised_default_seed(recipe, config_classes), **resolve(recipe, pipeline_folder(recipe))}
     if any("output_dir" in cls.__dataclass_fields__ for cls in config_classes):
         fields["output_dir"] = str(stage_folder(recipe))
     else:
@@ -160,7 +167,7 @@ def _run_in_folder(
     body: Callable[..., dict[str, Any]], configs: tuple, recipe: Recipe, planned: Plan
 ) -> None:
     try:
-        folder = RunFolder(recipe, planned)
+        folder = RunFolder(recipe, planned, seed_of(configs))
     except (ValueError, OSError) as error:
         _fail(error)
     _log_to(folder.path / "log.txt")
@@ -177,7 +184,7 @@ def _run_in_folder(
     except KeyboardInterrupt as stop:
         _pass_over_signals()  # the launcher ends all when the first has ended
         folder.stop("interrupted", str(stop) or "interrupted")
-        print(f"\n{recipe.name}: stopped. To go on: {resume_command(recipe)}", file=sys.stderr)
+        print(f"\n{recipe.title}: stopped. To go on: {recipe.run_command}", file=sys.stderr)
         sys.exit(EXIT_PREEMPTED if isinstance(stop, Preempted) else EXIT_INTERRUPTED)
     except Exception as error:
         logger.debug("failed", exc_info=True)
@@ -188,7 +195,12 @@ def _run_in_folder(
     finally:
         stop_heartbeat()
     seconds = time.monotonic() - start
-    print(f"{recipe.name}: {summary(metrics)} in {seconds:.1f} s -> {folder.path}")
+    print(f"{recipe.title}: {summary(metrics)} in {seconds:.1f} s -> {folder.path}")
+
+
+def seed_of(configs: Iterable[Any]) -> int | None:
+    """The seed that a stage really has; None for one that draws nothing."""
+    return next((config.seed for config in configs if hasattr(config, "seed")), None)
 
 
 def _record_failure(folder: RunFolder, error: Exception) -> None:
@@ -202,11 +214,6 @@ def summary(metrics: dict[str, Any]) -> str:
     """The numbers of a stage's metrics in one line."""
     numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     return ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v:.4g}" for k, v in numbers.items())
-
-
-def resume_command(recipe: Recipe) -> str:
-    """What to type to go on with an interrupted stage."""
-    return f"slowthink run {shlex.quote(str(recipe.path.parent))}"
 
 
 def _pass_over_signals() -> None:
