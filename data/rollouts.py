@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.schema import Outcome
 from data.store import atomic_path, clean_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FOLDER = "rollouts"
 REWARD_PREFIX = "reward_"
@@ -54,7 +57,9 @@ class Rollout:
     """Whether its group was trained on; False where others were taken."""
 
 
-_PLAIN = tuple(field.name for field in fields(Rollout) if field.name != "rewards")
+_FIELDS = tuple(field for field in fields(Rollout) if field.name != "rewards")
+_PLAIN = tuple(field.name for field in _FIELDS)
+_MAY_BE_NULL = tuple(field.name for field in _FIELDS if str(field.type) == "float | None")
 
 
 def rollout_path(folder: Path, step: int) -> Path:
@@ -67,7 +72,15 @@ def write_rollouts(folder: Path, step: int, rollouts: Sequence[Rollout]) -> None
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = list(rollouts[0].rewards)
+    schema = _schema(list(rollouts[0].rewards))
+    rows = [clean_text(_flat(rollout)) for rollout in rollouts]
+    with atomic_path(rollout_path(folder, step)) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd")
+
+
+def _schema(rewards: Sequence[str]) -> pa.Schema:
+    import pyarrow as pa
+
     kinds = {
         "int": pa.int64(),
         "float": pa.float64(),
@@ -76,11 +89,8 @@ def write_rollouts(folder: Path, step: int, rollouts: Sequence[Rollout]) -> None
         "str": pa.string(),
         "Outcome": pa.string(),
     }
-    columns = [(f.name, kinds[str(f.type)]) for f in fields(Rollout) if f.name != "rewards"]
-    schema = pa.schema([*columns, *((REWARD_PREFIX + name, pa.float64()) for name in names)])
-    rows = [clean_text(_flat(rollout)) for rollout in rollouts]
-    with atomic_path(rollout_path(folder, step)) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd")
+    columns = [pa.field(f.name, kinds[str(f.type)], f.name in _MAY_BE_NULL) for f in _FIELDS]
+    return pa.schema([*columns, *((REWARD_PREFIX + name, pa.float64()) for name in rewards)])
 
 
 def _flat(rollout: Rollout) -> dict[str, Any]:
@@ -100,19 +110,23 @@ def remove_rollouts(folder: Path, step: int) -> None:
             rollout_path(folder, logged).unlink()
 
 
-def read_rollouts(folder: Path, step: int) -> Iterator[Rollout]:
-    """The rollouts of one generation.
+def read_rollouts(folder: Path, step: int, group: int | None = None) -> Iterator[Rollout]:
+    """The rollouts of one generation, or of one group of it.
 
     Raises:
-        ValueError: there are none, or the file is not readable.
+        ValueError: there are none, or the file is not readable, or not one of rollouts.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = rollout_path(folder, step)
+    only = None if group is None else [("group", "=", group)]
     try:
-        rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
+        table = pq.read_table(path, filters=only)
+        rewarded = [name for name in table.column_names if name.startswith(REWARD_PREFIX)]
+        schema = _schema([name.removeprefix(REWARD_PREFIX) for name in rewarded])
+        rows = table.select(schema.names).cast(schema).to_pylist()
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise ValueError(f"{path} is not readable ({error})") from error
     for row in rows:
         rewards = {key.removeprefix(REWARD_PREFIX): row[key] for key in row if key.startswith(REWARD_PREFIX)}

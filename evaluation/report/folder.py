@@ -18,8 +18,9 @@ import psutil
 from data.heartbeat import read_heartbeats
 from data.recipe import RUN_PREFIX
 from data.store import read_json
+from data.thinking import THINK_TAGS, ThinkingFormat, thinking_format
 
-LARGEST_JSON_BYTES = 64 * 2**20
+LARGEST_JSON_BYTES = 16 * 2**20
 """Manifests and metrics are some kB; a file that is larger is none of them."""
 _SIGNS = ("manifest.json", "metrics.json", "log.txt")
 """A folder that has one of them is, or was, a stage's."""
@@ -55,6 +56,16 @@ class FoundStage:
     @property
     def recipe(self) -> dict[str, Any]:
         return mapping(self.manifest.get("recipe"))
+
+    @property
+    def form(self) -> ThinkingFormat:
+        """The thinking format of its recipe, or that of a recipe that says none.
+
+        Raises:
+            ValueError: there is no such format.
+        """
+        name = self.recipe.get("thinking_format")
+        return thinking_format(name) if isinstance(name, str) else THINK_TAGS
 
     @property
     def inputs(self) -> list[str]:

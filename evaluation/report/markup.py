@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from evaluation.report.rollout_text import Span, plain_spans, visible
@@ -41,3 +41,23 @@ def fact_tile(name: str, value: str, note: str) -> str:
 def table_cells(contents: Iterable[str], tag: str = "td") -> str:
     """Cells of a row of a table; their contents are HTML already."""
     return "".join(f"<{tag}>{content}</{tag}>" for content in contents)
+
+
+def table(rows: Iterable[Sequence[str]], head: Sequence[str] = (), kind: str = "") -> str:
+    """A table in a box that scrolls by itself; cells are HTML already."""
+    top = f"<tr>{table_cells(head, 'th')}</tr>\n" if head else ""
+    body = "".join(f"<tr>{table_cells(row)}</tr>\n" for row in rows)
+    return f"<div class='box' tabindex='0'><table{f' class={kind}' if kind else ''}>{top}{body}</table></div>"
+
+
+def limited(pieces: Iterable[str], most_bytes: int, noun: str) -> str:
+    """As many pieces of a page as there is room for, and how many are left out."""
+    kept, left_out, size = [], 0, 0
+    for piece in pieces:
+        size += len(piece.encode("utf-8"))
+        if size <= most_bytes:
+            kept.append(piece)
+        else:
+            left_out += 1
+    note = f"<p class='quiet'>{left_out:,} more {noun} are left out: the page would be too large.</p>"
+    return "".join(kept) + (note if left_out else "")

@@ -10,8 +10,8 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 from data.rollouts import FOLDER, Rollout, logged_steps, read_rollouts
-from data.run_folder import read_manifest
-from data.thinking import ThinkingFormat, thinking_format
+from data.thinking import ThinkingFormat
+from evaluation.report.folder import read_stage
 from evaluation.report.rollout_text import visible
 
 VERDICTS = ("right", "wrong", "unverifiable")
@@ -49,7 +49,7 @@ class Judged:
     @property
     def verdict(self) -> str:
         """One of VERDICTS."""
-        return "right" if self.rollout.verdict == "correct" else self.rollout.verdict
+        return {"correct": "right", "wrong": "wrong"}.get(self.rollout.verdict, "unverifiable")
 
     @property
     def traits(self) -> tuple[str, ...]:
@@ -126,7 +126,6 @@ def select(folder: Path, choice: Choice) -> View:
         raise ValueError(f"--limit: {choice.limit} must be at least 1")
     logged = _logged(folder)
     step = _step(folder, choice.step, logged)
-    recipe = (read_manifest(folder) or {}).get("recipe", {})
     everything = _groups(list(read_rollouts(folder, step)))
     matching = [group for group in (_filtered(group, choice) for group in everything) if group.chosen]
     view = View(
@@ -134,7 +133,7 @@ def select(folder: Path, choice: Choice) -> View:
         step=step,
         logged=logged,
         choice=choice,
-        form=thinking_format(recipe.get("thinking_format", "think_tags")),
+        form=read_stage(folder).form,
         everything=everything,
         groups=matching[: choice.limit],
         matching=len(matching),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.run_folder import read_manifest
-from data.thinking import ThinkingFormat, thinking_format
+from data.thinking import ThinkingFormat
+from evaluation.report.folder import read_stage
 from evaluation.report.rollout_text import visible
 from evaluation.report.tree_nodes import SearchTree, search_tree
 from inference.search.results import result_from_row
@@ -63,8 +63,7 @@ def select_trees(folder: Path, choice: TreeChoice) -> TreeView:
     if not order:
         raise ValueError(f"{path}: the chosen problem was not searched with the chosen setting")
     shown = order[: choice.limit or TREES]
-    recipe = (read_manifest(folder) or {}).get("recipe", {})
-    form = thinking_format(recipe.get("thinking_format", "think_tags"))
+    form = read_stage(folder).form
     return TreeView(
         folder=folder, form=form, trees=_trees(folder, shown, form), matching=len(order), problems=len(ids)
     )
