@@ -8,11 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from data.figures import Picture, legend_below, short, write_png
 from data.filters import Dropped, trace_length
 from data.schema import Attempt
 from data.store import atomic_path, write_rows
+from data.theme_svg import AMBER, BLUE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EXAMPLES = 3
 """Dropped rows that the card shows for each rule."""
@@ -111,28 +116,29 @@ def _one_line(text: str) -> str:
 
 def write_plots(folder: Path, audit: Audit) -> None:
     """PNG files: lengths, domains and difficulty of candidates and kept traces, as shares."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    for name, (title, draw) in _PLOTS.items():
+        write_png(audit_picture(name, title, draw, audit), folder / f"{name}.png")
 
-    for name, draw in _PLOTS.items():
-        figure = Figure(figsize=(8, 4), layout="constrained")
-        FigureCanvasAgg(figure)
+
+def audit_picture(name: str, title: str, draw_axes: Callable[[Any, Audit], None], audit: Audit) -> Picture:
+    """Candidates and kept traces side by side."""
+
+    def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        draw(axes, audit)
-        axes.legend()
-        with atomic_path(folder / f"{name}.png") as path:
-            figure.savefig(path, dpi=100, format="png")
+        draw_axes(axes, audit)
+        axes.set_ylabel("traces, %")
+        legend_below(figure, axes)
+
+    caption = f"{title} of candidates and kept traces."
+    return Picture(name=name, title=title, caption=caption, data={}, draw=draw)
 
 
 def _lengths(axes: Any, audit: Audit) -> None:
-    sets = [[max(trace_length(t), 1) for t in traces] for traces in (audit.candidates, audit.kept)]
+    sets = [[max(trace_length(t), 1) for t in traces] for traces in _pair(audit)]
     longest = max((length for lengths in sets for length in lengths), default=1)
     edges = [longest ** (step / 40) for step in range(41)]
-    for lengths, label in zip(sets, _labels(audit), strict=True):
-        axes.hist(lengths, bins=edges, weights=_shares(lengths), alpha=0.6, label=label)
-    axes.set(
-        xscale="log", xlabel="length in tokens (words where nobody counted tokens)", ylabel="share of traces"
-    )
+    _histogram(axes, audit, sets, bins=edges if longest > 1 else 1)
+    axes.set(xscale="log", xlabel="length in tokens (words where nobody counted tokens)")
 
 
 def _domains(axes: Any, audit: Audit) -> None:
@@ -144,30 +150,30 @@ def _difficulty(axes: Any, audit: Audit) -> None:
     sets = [
         [audit.rates[t.problem.id] for t in traces if t.problem.id in audit.rates] for traces in _pair(audit)
     ]
-    if not any(sets):
-        _bars(axes, audit, [Counter(t.problem.level or "unknown" for t in traces) for traces in _pair(audit)])
-        axes.set(xlabel="level")
+    if any(sets):
+        _histogram(axes, audit, sets, bins=21, range=(0, 1))
+        axes.set(xlabel="pass rate of the problem")
         return
-    for rates, label in zip(sets, _labels(audit), strict=True):
-        axes.hist(rates, bins=21, range=(0, 1), weights=_shares(rates), alpha=0.6, label=label)
-    axes.set(xlabel="pass rate of the problem", ylabel="share of traces")
+    _bars(axes, audit, [Counter(t.problem.level or "unknown" for t in traces) for traces in _pair(audit)])
+    axes.set(xlabel="level")
+
+
+def _histogram(axes: Any, audit: Audit, sets: Sequence[Sequence[float]], **bins: Any) -> None:
+    for values, label, colour in zip(sets, _labels(audit), _COLOURS, strict=True):
+        weights = [100 / max(len(values), 1)] * len(values)
+        axes.hist(values, weights=weights, color=colour, alpha=0.55, linewidth=0, label=label, **bins)
 
 
 def _bars(axes: Any, audit: Audit, counted: Sequence[Counter[str]]) -> None:
     """The most frequent values of both sets, side by side."""
     names = [name for name, _ in (counted[0] + counted[1]).most_common(_MOST_BARS)]
-    for position, (counts, label) in enumerate(zip(counted, _labels(audit), strict=True)):
-        heights = [counts[name] / max(counts.total(), 1) for name in names]
-        axes.bar([index + 0.4 * position for index in range(len(names))], heights, width=0.4, label=label)
-    axes.set_xticks(
-        range(len(names)),
-        [name[:24] for name in names],
-        rotation=60,
-        ha="right",
-        fontsize=7,
-        parse_math=False,
-    )
-    axes.set(ylabel="share of traces")
+    for position, (counts, label, colour) in enumerate(zip(counted, _labels(audit), _COLOURS, strict=True)):
+        places = [index + 0.4 * position for index in range(len(names))]
+        heights = [100 * counts[name] / max(counts.total(), 1) for name in names]
+        axes.bar(places, heights, width=0.4, color=colour, linewidth=0, label=label)
+    places = [index + 0.2 for index in range(len(names))]
+    axes.set_xticks(places, [short(name) for name in names], rotation=45, ha="right", rotation_mode="anchor")
+    axes.grid(visible=False, axis="x")
 
 
 def _pair(audit: Audit) -> tuple[Sequence[Attempt], Sequence[Attempt]]:
@@ -175,15 +181,12 @@ def _pair(audit: Audit) -> tuple[Sequence[Attempt], Sequence[Attempt]]:
 
 
 def _labels(audit: Audit) -> tuple[str, str]:
-    return f"{len(audit.candidates)} candidates", f"{len(audit.kept)} kept"
+    return f"{len(audit.candidates):,} candidates", f"{len(audit.kept):,} kept"
 
 
-def _shares(values: Sequence[float]) -> list[float]:
-    return [1 / max(len(values), 1)] * len(values)
-
-
-_PLOTS: dict[str, Callable[[Any, Audit], None]] = {
-    "lengths": _lengths,
-    "domains": _domains,
-    "difficulty": _difficulty,
+_COLOURS = (AMBER, BLUE)
+_PLOTS: dict[str, tuple[str, Callable[[Any, Audit], None]]] = {
+    "lengths": ("Lengths", _lengths),
+    "domains": ("Domains", _domains),
+    "difficulty": ("Difficulty", _difficulty),
 }

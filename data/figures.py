@@ -1,12 +1,7 @@
-"""How every picture looks, and how one is written: a theme-aware SVG, a light PNG and the numbers drawn.
-
-Drawing code takes its colours from here. In an SVG each becomes a CSS variable (`var(--c0)`, ink is
-`currentColor`), so that a picture follows its page into the dark. matplotlib is imported on demand only.
-"""
+"""How every picture looks, and how one is written: a theme-aware SVG, a light PNG and the numbers drawn."""
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,53 +10,20 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 from data.store import atomic_path, write_json
+from data.theme_svg import COLOURS, GRID, GROUND, INK, SOFT, themed_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# Colours of Okabe and Ito (2008), told apart by every kind of colour vision; grey stands for their black,
-# which is the ink, and yellow is too pale for lines.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6b6b6b")
-BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY = COLOURS
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-INK, SOFT, GRID, GROUND = "#1f2328", "#59636e", "#dfe3e8", "#ffffff"
-_LIGHT = {f"c{i}": colour for i, colour in enumerate(COLOURS)} | {
-    "ink": INK,
-    "soft": SOFT,
-    "grid": GRID,
-    "ground": GROUND,
-}
-_DARK = {
-    "c0": "#4ea3e0",
-    "c1": "#ff8c42",
-    "c2": "#2cc295",
-    "c3": "#e3a3c6",
-    "c4": "#9bd8fb",
-    "c5": "#f2bd4a",
-    "c6": "#a3a3a3",
-    "ink": "#e6edf3",
-    "soft": "#9aa5b1",
-    "grid": "#343b44",
-    "ground": "#12161c",
-}
-LIGHT_CSS, DARK_CSS = (
-    ";".join(f"--{name}:{colour}" for name, colour in theme.items()) for theme in (_LIGHT, _DARK)
-)
-"""Declarations of every variable that a picture uses, for a page's `:root`."""
-PICTURE_CSS = (
-    f":root{{{LIGHT_CSS}}}@media (prefers-color-scheme: dark){{:root{{{DARK_CSS}}}}}"
-    ".picture{color:var(--ink);width:100%;max-width:40rem;height:auto;display:block}"
-)
-"""What a page with inline pictures needs, at least."""
 
 WIDTH_INCHES = 4.8
 """Of a picture: shown on a phone about as large as it is drawn."""
 MOST_POINTS = 500
 """Of a curve that is drawn."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _DPI = 150
+_LABEL_SIZE = 8
 _STYLE = {
     "axes.axisbelow": True,
     "axes.edgecolor": SOFT,
@@ -128,7 +90,7 @@ def write_picture(picture: Picture, folder: Path) -> str:
     with _drawn(picture) as figure:
         with atomic_path(folder / f"{picture.name}.png") as path:
             _save_png(figure, path)
-        inline, alone = _svg(picture, figure)
+        inline, alone = themed_svg(figure, picture.name, picture.title, picture.caption)
     with atomic_path(folder / f"{picture.name}.svg") as path:
         path.write_text(alone, encoding="utf-8")
     write_json(folder / f"{picture.name}.json", _json_value(picture.data))
@@ -147,10 +109,13 @@ def _drawn(picture: Picture) -> Iterator[Figure]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": picture.name}):
+    style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": picture.name}
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=picture.size, dpi=_DPI)
         FigureCanvasAgg(figure)
         picture.draw(figure)
+        lay_out(figure)
+        figure.set_layout_engine("none")  # once is enough
         yield figure
 
 
@@ -167,75 +132,27 @@ def _json_value(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-# ---------------------------------------------------------------- SVG
-
-_NAMESPACE = "{http://www.w3.org/2000/svg}"
-_XLINK = "{http://www.w3.org/1999/xlink}href"
-_VARIABLES = {
-    colour: "currentColor" if name == "ink" else f"var(--{name},{colour})" for name, colour in _LIGHT.items()
-}
-_ALONE = (
-    f"svg{{color-scheme:light dark;color:var(--ink);font-family:system-ui,sans-serif;{LIGHT_CSS}}}"
-    f"@media (prefers-color-scheme:dark){{svg{{{DARK_CSS}}}}}"
-)
-
-
-def _svg(picture: Picture, figure: Figure) -> tuple[str, str]:
-    """The figure as it stands in a page, and as a file of its own."""
-    written = io.BytesIO()
-    figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    root = ElementTree.fromstring(written.getvalue())
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag.endswith("}metadata") or child.tag == f"{_NAMESPACE}style":
-                parent.remove(child)
-    used = {name for element in root.iter() for name in _references(element)}
-    for element in root.iter():
-        element.tag = element.tag.removeprefix(_NAMESPACE)
-        element.text, element.tail = (text and text.strip() and text for text in (element.text, element.tail))
-        element.attrib.update(_attributes(element.attrib, picture.name, used))
-        for gone in (_XLINK, *(["id"] if not element.get("id") else [])):
-            element.attrib.pop(gone, None)
-    for place, (tag, text) in enumerate((("title", picture.title), ("desc", picture.caption))):
-        described = ElementTree.Element(tag, id=f"{picture.name}-{tag}")
-        described.text = text
-        root.insert(place, described)
-    labels = {
-        "xmlns": _NAMESPACE[1:-1],
-        "class": "picture",
-        "role": "img",
-        "aria-labelledby": f"{picture.name}-title {picture.name}-desc",
-    }
-    size = {key: root.attrib.pop(key) for key in ("width", "height")}
-    root.attrib = {**labels, **root.attrib}
-    inline = ElementTree.tostring(root, encoding="unicode")
-    style = ElementTree.Element("style")
-    style.text = _ALONE
-    root.insert(2, style)
-    root.attrib.update(size)
-    return inline, ElementTree.tostring(root, encoding="unicode") + "\n"
-
-
-def _references(element: ElementTree.Element) -> list[str]:
-    """Ids that an element points to."""
-    found = re.findall(r"url\(#([^)]+)\)", " ".join(element.attrib.values()))
-    return [*found, *([element.attrib[_XLINK][1:]] if _XLINK in element.attrib else [])]
-
-
-def _attributes(given: Mapping[str, str], name: str, used: set[str]) -> dict[str, str]:
-    """With ids of this picture only, the page's fonts, and variables instead of colours."""
-    made = {key: re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", value) for key, value in given.items()}
-    if _XLINK in given:
-        made["href"] = f"#{name}-{given[_XLINK][1:]}"
-    if "id" in given:
-        made["id"] = f"{name}-{given['id']}" if given["id"] in used else ""
-    if "style" in given:
-        style = re.sub(r"#[0-9a-f]{6}\b", lambda found: _VARIABLES.get(found[0], found[0]), made["style"])
-        made["style"] = re.sub(r"font-family: [^;]*(; |$)", "", style)
-    return made
-
-
 # ---------------------------------------------------------------- parts of pictures
+
+
+def numbers(row: Any, *keys: str) -> tuple[float, ...]:
+    """The values of a row that is to be drawn.
+
+    Raises:
+        ValueError: one of them is no finite number.
+    """
+    found = tuple(finite(row[key]) for key in keys)
+    known = tuple(value for value in found if value is not None)
+    if len(known) < len(keys):
+        raise ValueError(f"{keys[found.index(None)]}: {row[keys[found.index(None)]]!r} is no finite number")
+    return known
+
+
+def finite(value: Any) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 1e300 else None
 
 
 def styles() -> Iterator[tuple[str, str]]:
@@ -266,33 +183,39 @@ def legend_below(figure: Figure, axes: Any, columns: int = 3, title: str | None 
         legend.get_title().set_fontsize(8)
 
 
-def label_ends(axes: Any, ends: Sequence[tuple[float, float, str, str]], size: float = 8) -> None:
-    """Name lines at their right ends, beside the axes, none above another; to be called when limits are set.
+def lay_out(figure: Figure) -> None:
+    """Fix where the axes are, so that places in pixels are known."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+
+
+def label_ends(figure: Figure, ends: Mapping[Any, Sequence[tuple[float, float, str, str]]]) -> None:
+    """Name lines at their right ends, beside their axes, none above another.
+
+    To be called when limits are set.
 
     Args:
-        ends: (x, y, name, colour) of each line, in units of the axes.
+        ends: (x, y, name, colour) of each line of each of the axes, in its units.
     """
-    figure = axes.figure
-    figure.draw_without_rendering()
-    height = axes.get_window_extent().height * 72 / figure.dpi
-    if not ends or height <= 0:
-        return
-    gap = 1.25 * size / height
-    wanted = [
-        (axes.transAxes.inverted().transform(axes.transData.transform(end[:2]))[1], end) for end in ends
-    ]
-    wanted.sort(key=lambda item: item[0])
-    for (_, (x, y, name, colour)), place in zip(wanted, _apart([at for at, _ in wanted], gap), strict=True):
-        axes.annotate(
-            name,
-            (x, y),
-            xytext=(1.04, place),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=size,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 2},
-            annotation_clip=False,
-        )
+    lay_out(figure)
+    for axes, lines in ends.items():
+        gap = 1.25 * _LABEL_SIZE / (axes.get_window_extent().height * 72 / figure.dpi)
+        to_axes = axes.transData + axes.transAxes.inverted()
+        wanted = sorted((to_axes.transform(line[:2])[1], line) for line in lines)
+        places = _apart([place for place, _ in wanted], gap)
+        for (_, (x, y, name, colour)), place in zip(wanted, places, strict=True):
+            leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 2}
+            axes.annotate(
+                name,
+                (x, y),
+                xytext=(1.05, place),
+                textcoords="axes fraction",
+                va="center",
+                fontsize=_LABEL_SIZE,
+                arrowprops=leader,
+                annotation_clip=False,
+            )
 
 
 def _apart(wanted: Sequence[float], gap: float) -> list[float]:

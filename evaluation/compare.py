@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from data.figures import write_png
 from data.run_folder import read_manifest
 from data.stage import run_stage
 from data.store import write_json
 from evaluation.best_of_n import paired_difference
-from evaluation.compare_plot import plot_comparison
+from evaluation.compare_plot import comparison_picture
 from evaluation.problem_values import (
     METRICS,
     TOKENS,
@@ -113,7 +114,8 @@ def compare(config: CompareConfig, folder: Path) -> dict[str, Any]:
         "benchmarks": rows,
     }
     write_json(folder / "comparison.json", result)
-    plot_comparison(folder / "plots" / "comparison.png", rows, config.against)
+    picture = comparison_picture("comparison", rows, config.against)
+    write_png(picture, folder / "plots" / "comparison.png")
     print_table(rows, config.against)
     first = metrics[0]
     headline = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.figures import write_png
 from data.schema import Attempt
 from data.stage import run_stage
 from data.step_sources import load_steps, parse_step_sources
@@ -15,7 +16,7 @@ from data.steps import LabelledSolution, steps_of
 from data.store import read_attempts, write_rejected
 from data.thinking import thinking_format
 from evaluation.prm_metrics import Scores, best_threshold
-from evaluation.prm_plot import plot_best_of_n, plot_reliability
+from evaluation.prm_plot import best_of_n_picture, reliability_picture
 from evaluation.prm_report import attempt_metrics, has_both_kinds, set_metrics
 from evaluation.prm_scores import JOURNAL, Scorable, score_all, write_scores
 from inference.scorers.load import ScorerOptions, load_scorer
@@ -217,10 +218,10 @@ def headline(results: Mapping[str, Any]) -> dict[str, float]:
 def write_plots(folder: Path, results: Mapping[str, Any], model: str) -> None:
     """Write reliability.png and best_of_n.png, where there is something to draw."""
     if results["sets"]:
-        plot_reliability(folder / "reliability.png", results["sets"], model)
+        write_png(reliability_picture("reliability", results["sets"], model), folder / "reliability.png")
     if "attempts" in results:
-        how = results["attempts"]["aggregation"]
-        plot_best_of_n(folder / "best_of_n.png", results["attempts"]["best_of_n"], f"{model} ({how})")
+        rows, how = results["attempts"]["best_of_n"], results["attempts"]["aggregation"]
+        write_png(best_of_n_picture("best-of-n", rows, f"{model} ({how})"), folder / "best_of_n.png")
 
 
 def print_tables(results: Mapping[str, Any], model: str) -> None:

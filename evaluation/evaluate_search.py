@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data.figures import write_png
 from data.schema import Problem
 from data.stage import run_stage
-from data.store import atomic_path
+from data.store import atomic_path, write_json
 from evaluation.compute_optimal import at_budget, binnings, default_budgets, grid_of, halves, write_choices
 from evaluation.fit_planner import fit_planner
 from evaluation.metrics import summarise
@@ -35,7 +36,7 @@ from evaluation.search_difficulty import (
     measure_difficulty,
     rank_bins,
 )
-from evaluation.search_plot import lines_of, plot_accuracy, plot_bins, plot_optimal
+from evaluation.search_plot import search_pictures
 from evaluation.search_report import UNIT_NAMES, markdown, rich_table, screen_sheets, sheets
 from inference.search.planner import FILE, Planner
 
@@ -236,22 +237,10 @@ def headline(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def write_plots(folder: Path, results: Mapping[str, Any]) -> None:
-    """Write accuracy, bins and compute-optimal for each unit, and accuracy by seconds."""
-    options, title = results["options"], f"{results['problems']} problems, choice: {results['choice']}"
-    for unit in UNIT_NAMES:
-        if all(row["cost"][unit] is not None for row in options):
-            plot_accuracy(folder / f"accuracy-{unit}.png", lines_of(options, unit), unit, title)
-    for unit, found in results["compute_optimal"].items():
-        for name, rows in results["bins"].items():
-            panels = [(row, lines_of([_with_accuracy(o) for o in row["options"]], unit)) for row in rows]
-            how = "share of right candidates" if name == "oracle_bins" else results["difficulty"]["estimate"]
-            plot_bins(folder / f"{name}-{unit}.png", panels, unit, f"By difficulty: {how}; {title}")
-        path = folder / f"compute-optimal-{unit}.png"
-        plot_optimal(path, found["budgets"], lines_of(options, unit), unit, title)
-
-
-def _with_accuracy(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {**row, "accuracy": row}
+    """Write PNG and JSON of accuracy for each unit, bins and compute-optimal for those with budgets."""
+    for name, picture in search_pictures(results).items():
+        write_png(picture, folder / f"{name}.png")
+        write_json(folder / f"{name}.json", picture.data)
 
 
 def report(results: Mapping[str, Any], searches: Searches, planner: Planner | None, folder: Path) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import cycle, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from data.store import atomic_path
-from evaluation.scaling import Estimate, MethodSummary, Point
+from data.figures import WIDTH_INCHES, Picture, legend_below, numbers, short, styles
+from data.point_names import name_points
+from evaluation.scaling import Estimate, MethodSummary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,11 +28,7 @@ _CAPTION = (
     "1,000 more of them. 95 % intervals: bootstrap over problems, paired across settings."
 )
 
-# Colours of Okabe and Ito (2008), told apart by every kind of colour vision; yellow is too pale for lines.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _LOG_RANGE = 8
-_FONT_SIZE = 8
 
 
 def method_rows(summaries: Sequence[MethodSummary]) -> list[dict[str, Any]]:
@@ -96,155 +89,90 @@ def _notes(summaries: Sequence[MethodSummary]) -> list[str]:
 # ---------------------------------------------------------------- the curves
 
 
-def plot_scaling(path: Path, summaries: Sequence[MethodSummary], title: str = "") -> None:
-    """Write `draw_scaling` as a PNG of 1350 x 900 pixels."""
-    figure = draw_scaling(summaries, title)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
-
-
-def draw_scaling(summaries: Sequence[MethodSummary], title: str = "") -> Figure:
+def scaling_picture(name: str, methods: Sequence[Mapping[str, Any]], of: str) -> Picture:
     """Accuracy against thinking tokens: a line per method, a named point with both intervals per setting.
 
     From tick to tick the tokens double where they range over more than a factor of 8.
 
+    Args:
+        methods: `method_rows`.
+        of: what was measured, for the title.
     Raises:
-        ValueError: no summaries.
+        ValueError: no methods, or a point that is no number.
     """
-    if not summaries:
-        raise ValueError("draw_scaling: nothing to draw; give at least one summary")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    lines = {str(row["method"]): sorted(map(_point, row["points"]), key=_tokens) for row in methods}
+    if not any(lines.values()):
+        raise ValueError("scaling_picture: nothing to draw; give at least one method with a point")
 
-    figure = Figure(figsize=(9, 6), layout="constrained", dpi=150)
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for summary, (colour, marker) in zip(summaries, _styles(), strict=False):
-        _draw_method(axes, summary, colour, marker)
-    _scale(axes, [point for summary in summaries for point in summary.points])
-    axes.set_title(title, parse_math=False)
-    axes.set(xlabel="thinking tokens per problem (mean)", ylabel="accuracy, %")
-    axes.grid(alpha=0.25)
-    for spine in ("top", "right"):
-        axes.spines[spine].set_visible(False)
-    legend = figure.legend(loc="outside lower center", ncols=min(len(summaries), 4), frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    _label(figure, axes, summaries)
-    return figure
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        names, drawn = [], []
+        for (method, points), (colour, marker) in zip(lines.items(), styles(), strict=False):
+            _draw_method(axes, points, color=colour, marker=marker, label=short(method))
+            places = [(_tokens(point), point["accuracy"][0]) for point in points]
+            names += [(place, short(p["name"]), colour) for place, p in zip(places, points, strict=True)]
+            drawn += [places, *(bar for point in points for bar in _bars(point))]
+        _scale(axes, [_tokens(point) for points in lines.values() for point in points])
+        axes.set(xlabel="thinking tokens per problem (mean)", ylabel="accuracy, %")
+        legend_below(figure, axes, columns=2)
+        name_points(figure, axes, names, drawn, size=7)
 
-
-def _styles() -> Iterator[tuple[str, str]]:
-    """A colour and a marker for each method; the markers repeat later than the colours."""
-    return zip(cycle(_COLOURS), cycle(_MARKERS), strict=False)
-
-
-def _in_order(summary: MethodSummary) -> list[Point]:
-    return sorted(summary.points, key=lambda point: point.thinking_tokens.value)
-
-
-def _position(point: Point) -> tuple[float, float]:
-    return point.thinking_tokens.value, 100 * point.accuracy.value
-
-
-def _draw_method(axes: Any, summary: MethodSummary, colour: str, marker: str) -> None:
-    points = _in_order(summary)
-    x, y = [p.thinking_tokens for p in points], [p.accuracy for p in points]
-    axes.errorbar(
-        *zip(*map(_position, points), strict=True),
-        xerr=_widths(x),
-        yerr=[[100 * width for width in side] for side in _widths(y)],
-        color=colour,
-        marker=marker,
-        markersize=6,
-        linewidth=1.6,
-        elinewidth=0.8,
-        capsize=2,
-        label=summary.method,
+    return Picture(
+        name=name,
+        title=f"Test-time scaling: {of}",
+        caption="Accuracy against thinking tokens of each setting, a line per method. 95 % intervals of "
+        "both: bootstrap over problems.",
+        data={"methods": lines},
+        draw=draw,
+        size=(WIDTH_INCHES, 4.2),
     )
 
 
-def _widths(estimates: Sequence[Estimate]) -> list[list[float]]:
+def _point(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Its name, and value, low and high of its thinking tokens and its accuracy in %."""
+    keys = ("value", "low", "high")
+    accuracy = [100 * value for value in numbers(row["accuracy"], *keys)]
+    return {
+        "name": str(row["name"]),
+        "thinking_tokens": [*numbers(row["thinking_tokens"], *keys)],
+        "accuracy": accuracy,
+    }
+
+
+def _tokens(point: Mapping[str, Any]) -> float:
+    return point["thinking_tokens"][0]
+
+
+def _draw_method(axes: Any, points: Sequence[Mapping[str, Any]], **style: str) -> None:
+    x, y = ([point[key] for point in points] for key in ("thinking_tokens", "accuracy"))
+    axes.errorbar(
+        [value for value, _, _ in x],
+        [value for value, _, _ in y],
+        xerr=_widths(x),
+        yerr=_widths(y),
+        linewidth=1.4,
+        elinewidth=0.7,
+        **style,
+    )
+
+
+def _widths(intervals: Sequence[Sequence[float]]) -> list[list[float]]:
     """Below and above the value; an interval that leaves the value out has no width on that side."""
-    below = [max(e.value - e.low, 0) for e in estimates]
-    return [below, [max(e.high - e.value, 0) for e in estimates]]
+    below = [max(value - low, 0) for value, low, _ in intervals]
+    return [below, [max(high - value, 0) for value, _, high in intervals]]
 
 
-def _scale(axes: Any, points: Sequence[Point]) -> None:
+def _bars(point: Mapping[str, Any]) -> list[list[tuple[float, float]]]:
+    """Both error bars of a point."""
+    (x, left, right), (y, low, high) = point["thinking_tokens"], point["accuracy"]
+    return [[(left, y), (right, y)], [(x, low), (x, high)]]
+
+
+def _scale(axes: Any, tokens: Sequence[float]) -> None:
     from matplotlib.ticker import FuncFormatter
 
-    tokens = [point.thinking_tokens.value for point in points]
     if min(tokens) > 0 and max(tokens) > _LOG_RANGE * min(tokens):
         axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
     axes.margins(x=0.08, y=0.12)
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(max(bottom, -4), min(top, 104))
-
-
-def _label(figure: Any, axes: Any, summaries: Sequence[MethodSummary]) -> None:
-    """Name every point beside it, at the place where the name covers least of what is drawn already."""
-    from matplotlib.font_manager import FontProperties
-
-    figure.draw_without_rendering()  # fixes the layout, and with it where points are in pixels
-    renderer, pixel = figure.canvas.get_renderer(), figure.dpi / 72
-    frame, names = axes.get_window_extent().extents[None], np.empty((0, 4))
-    drawn, font = _drawn(axes, summaries, pixel), FontProperties(size=_FONT_SIZE)
-    high = 1.2 * _FONT_SIZE * pixel
-    for summary, (colour, _) in zip(summaries, _styles(), strict=False):
-        for point in summary.points:
-            wide = renderer.get_text_width_height_descent(point.name, font, ismath=False)[0]
-            size, centre = np.array([wide, high]), axes.transData.transform(_position(point))
-            offsets, steps = _offsets(size / 2 + 4 * pixel, pixel)
-            boxes = np.hstack([centre + offsets - size / 2, centre + offsets + size / 2])
-            cost = _covered(boxes, drawn) + 100 * _covered(boxes, names) + 2 * high * steps
-            cost += 100 * (wide * high - _covered(boxes, frame))
-            for part in np.linspace(0.2, 0.8, 7):  # of the line from the point to its name
-                at = centre + part * offsets
-                cost += 10 * _covered(np.hstack([at - pixel, at + pixel]), names)
-            best = int(np.argmin(cost))
-            axes.annotate(
-                point.name,
-                _position(point),
-                xytext=offsets[best] / pixel,
-                textcoords="offset points",
-                fontsize=_FONT_SIZE,
-                color=colour,
-                parse_math=False,
-                ha="center",
-                va="center",
-                arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5} if steps[best] else None,
-            ).set_in_layout(False)
-            names = np.vstack([names, boxes[best]])
-
-
-def _drawn(axes: Any, summaries: Sequence[MethodSummary], pixel: float) -> np.ndarray:
-    """[N, 4] corners in pixels of small boxes that cover the points, the error bars and the lines."""
-    places = []
-    for summary in summaries:
-        points = _in_order(summary)
-        ends = [(_position(a), _position(b)) for a, b in pairwise(points)]
-        for point in points:
-            x, y = _position(point)
-            tokens, accuracy = point.thinking_tokens, point.accuracy
-            ends += [((tokens.low, y), (tokens.high, y)), ((x, 100 * accuracy.low), (x, 100 * accuracy.high))]
-            places += [axes.transData.transform((x, y))] * 20
-        for start, end in ends:
-            places += list(np.linspace(*axes.transData.transform([start, end]), num=40))
-    return np.hstack([np.array(places) - 2 * pixel, np.array(places) + 2 * pixel])
-
-
-def _offsets(reach: np.ndarray, pixel: float) -> tuple[np.ndarray, np.ndarray]:
-    """[K, 2] places for the centre of a name around its point, in pixels, and [K] how far out, in steps."""
-    angles = np.arange(16) * np.pi / 8
-    around = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    around = np.clip(1.3 * around, -1, 1)  # along a box with cut corners
-    steps = np.repeat(np.arange(12), len(around))
-    return np.tile(around, (12, 1)) * (reach + 10 * pixel * steps[:, None]), steps
-
-
-def _covered(corners: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Area in square pixels that each of [N, 4] boxes shares with all of [M, 4] boxes."""
-    low = np.maximum(corners[:, None, :2], others[None, :, :2])
-    high = np.minimum(corners[:, None, 2:], others[None, :, 2:])
-    return np.clip(high - low, 0, None).prod(axis=2).sum(axis=1)
+    axes.set_ylim(-4, min(axes.get_ylim()[1], 104))

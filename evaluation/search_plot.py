@@ -1,36 +1,36 @@
-"""Search as people look at it: accuracy against compute, by difficulty, and compute-optimal against fixed.
-
-Beside every picture stands a JSON file with the numbers that it shows.
-"""
+"""Search as people look at it: accuracy against compute, by difficulty, and compute-optimal against fixed."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from math import ceil
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from data.store import atomic_path, write_json
+from data.figures import WIDTH_INCHES, Picture, label_ends, legend_below, numbers, short, styles
+from data.point_names import name_points
+from data.theme_svg import BLUE, COLOURS, GREEN, GREY, ORANGE, SOFT
 from evaluation.search_curves import AUTO
-from evaluation.search_report import bin_name
+from evaluation.search_report import UNIT_NAMES, bin_name
 
-# Colours of Okabe and Ito (2008), told apart by every kind of colour vision; yellow is too pale for lines.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _DASHES = ("-", "--", ":")
 _AXES = {
-    "generated_tokens": "generated tokens per problem (mean)",
-    "flops": "FLOPs per problem, policy and scorer (mean)",
-    "seconds": "seconds per problem (mean)",
+    "generated_tokens": "generated tokens per problem",
+    "flops": "FLOPs per problem",
+    "seconds": "seconds per problem",
 }
+_AT_THE_RIGHT = 0.75
+"""Lines that end at more than this share of the largest cost are named at the right of the picture."""
 _POLICIES = {
-    "bound": ("best setting of each problem (bound)", "#000000", ":", "X"),
-    "oracle_bins": ("compute-optimal, oracle bins", "#D55E00", "-", "s"),
-    "model_bins": ("compute-optimal, model bins with probe", "#009E73", "-", "^"),
-    "fixed": ("best fixed setting", "#0072B2", "--", "o"),
+    "bound": ("bound", GREY, ":", "X"),
+    "oracle_bins": ("oracle bins", ORANGE, "-", "s"),
+    "model_bins": ("model bins", GREEN, "-", "^"),
+    "fixed": ("best fixed", BLUE, "--", "o"),
 }
 
 Lines = dict[str, list[dict[str, Any]]]
@@ -43,6 +43,8 @@ def lines_of(rows: Sequence[Mapping[str, Any]], unit: str) -> Lines:
 
     Args:
         rows: with setting, strategy, n, cost by unit, and accuracy with its interval.
+    Raises:
+        ValueError: a cost or an accuracy is no number.
     """
     times: dict[str, list[int]] = defaultdict(list)
     for row in rows:
@@ -53,136 +55,177 @@ def lines_of(rows: Sequence[Mapping[str, Any]], unit: str) -> Lines:
         label = strategy
         if len(set(ns)) < len(ns) and strategy != AUTO:
             label = re.sub(r"\s*\b(at )?n=\d+", "", row["setting"]) or strategy
-        accuracy = {key: row["accuracy"][key] for key in ("mean", "low", "high")}
+        mean, low, high = numbers(row["accuracy"], "mean", "low", "high")
+        (cost,) = numbers(row["cost"], unit)
+        n = None if strategy == AUTO else row["n"]
         lines[label].append(
-            {
-                "setting": row["setting"],
-                "n": None if strategy == AUTO else row["n"],
-                "cost": row["cost"][unit],
-                **accuracy,
-            }
+            {"setting": row["setting"], "n": n, "cost": cost, "mean": mean, "low": low, "high": high}
         )
     return {label: sorted(points, key=lambda point: point["cost"]) for label, points in lines.items()}
 
 
-def plot_accuracy(path: Path, lines: Lines, unit: str, title: str) -> None:
-    """Draw accuracy against one kind of cost: a line per strategy with its n's and 95 % bands."""
-    from matplotlib.figure import Figure
+def search_pictures(results: Mapping[str, Any], prefix: str = "") -> dict[str, Picture]:
+    """By the name of its file: accuracy against each unit of cost, by difficulty, and compute-optimal.
 
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
-    axes = figure.add_subplot()
-    _draw_lines(axes, lines)
-    for (_, points), colour in zip(lines.items(), cycle(_COLOURS), strict=False):
-        for point in (point for point in points if point["n"]):
-            place = (point["cost"], 100 * point["mean"])
-            axes.annotate(
-                str(point["n"]), place, xytext=(3, 4), textcoords="offset points", fontsize=7, color=colour
-            )
-    axes.set(xlabel=_AXES[unit], ylabel="accuracy, %")
-    axes.set_title(title, parse_math=False, fontsize=10)
-    _save(figure, axes, path, {"unit": unit, "lines": lines})
+    Args:
+        results: metrics of stage evaluate_search.
+        prefix: of the pictures' names.
+    Raises:
+        ValueError: a value is no number.
+    """
+    options, choice = results["options"], str(results["choice"]).replace("_", " ")
+    of = f"{results['problems']} problems, choice: {choice}"
+    pictures = {}
+
+    def add(stem: str, make: Callable[..., Picture], *args: Any) -> None:
+        pictures[stem] = make(prefix + stem.replace("_", "-"), *args, of)
+
+    for unit in UNIT_NAMES:
+        if all(row["cost"][unit] is not None for row in options):
+            add(f"accuracy-{unit}", _accuracy_picture, lines_of(options, unit), unit)
+    for unit, found in results["compute_optimal"].items():
+        for name, rows in results["bins"].items():
+            bins = [(row, lines_of([{**o, "accuracy": o} for o in row["options"]], unit)) for row in rows]
+            how = "share of right candidates" if name == "oracle_bins" else results["difficulty"]["estimate"]
+            add(f"{name}-{unit}", _bins_picture, bins, unit, str(how).replace("_", " "))
+        points = [point for line in lines_of(options, unit).values() for point in line]
+        add(f"compute-optimal-{unit}", _optimal_picture, found["budgets"], points, unit)
+    return pictures
 
 
-def plot_bins(path: Path, bins: Sequence[tuple[Mapping[str, Any], Lines]], unit: str, title: str) -> None:
-    """Draw a small panel of accuracy against cost for each bin of difficulty, the hardest first.
+def _accuracy_picture(name: str, lines: Lines, unit: str, of: str) -> Picture:
+    """Accuracy against one kind of cost: a line per strategy with its n's and 95 % bands."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        _draw_lines(axes, lines)
+        axes.set(xlabel=f"{_AXES[unit]} (mean)", ylabel="accuracy, %", ylim=(0, 102))
+        _cost_axis(axes, [point["cost"] for points in lines.values() for point in points])
+        names, ends, drawn = [], [], []
+        right = max(points[-1]["cost"] for points in lines.values())
+        for (label, points), (colour, _) in zip(lines.items(), styles(), strict=False):
+            places = [(point["cost"], 100 * point["mean"]) for point in points]
+            drawn.append(places)
+            marks = ["" if point["n"] is None else str(point["n"]) for point in points]
+            whole = f"{short(label.replace('_', ' '), 20)} {marks[-1]}".strip()
+            names += [(place, mark, colour) for place, mark in zip(places[:-1], marks, strict=False) if mark]
+            if places[-1][0] > _AT_THE_RIGHT * right:
+                ends.append((*places[-1], whole, colour))
+            else:
+                names.append((places[-1], whole, colour))
+        label_ends(figure, {axes: ends})
+        name_points(figure, axes, names, drawn)
+
+    return Picture(
+        name=name,
+        title=f"Accuracy against {UNIT_NAMES[unit]}",
+        caption=f"Accuracy of each strategy by its n against {UNIT_NAMES[unit]} per problem "
+        f"(policy and scorer); {of}. Bands and bars: 95 % intervals over problems.",
+        data={"unit": unit, "lines": lines},
+        draw=draw,
+        size=(WIDTH_INCHES, 4.0),
+    )
+
+
+def _bins_picture(
+    name: str, bins: Sequence[tuple[Mapping[str, Any], Lines]], unit: str, how: str, of: str
+) -> Picture:
+    """A small panel of accuracy against cost for each bin of difficulty, the hardest first.
 
     Args:
         bins: each with its row (low, high, problems) and its lines.
     """
-    from matplotlib.figure import Figure
-
-    columns = min(3, len(bins))
+    columns = min(2, len(bins))
     high = ceil(len(bins) / columns)
-    figure = Figure(figsize=(3.6 * columns, 3 * high + 0.8), layout="constrained")
-    grid = figure.subplots(high, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
-    for axes, (row, lines) in zip(grid, bins, strict=False):
-        _draw_lines(axes, lines)
-        axes.set_title(f"{bin_name(row)}, {row['problems']} problems", fontsize=9)
-        axes.set_ylim(-3, 103)
-    for place, axes in enumerate(grid):
-        axes.set_visible(place < len(bins))
-        if place + columns >= len(bins):
-            axes.set_xlabel(_AXES[unit], fontsize=8)
-            axes.tick_params(labelbottom=True)
-        if place % columns == 0:
-            axes.set_ylabel("accuracy, %", fontsize=8)
-    figure.suptitle(title, fontsize=10, parse_math=False)
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(high, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+        for axes, (row, lines) in zip(grid, bins, strict=False):
+            _draw_lines(axes, lines)
+            axes.set_title(f"{bin_name(row)}: {row['problems']} problems", fontsize=8, fontweight="normal")
+        grid[0].set_ylim(0, 103)
+        _cost_axis(grid[0], [point["cost"] for _, lines in bins for own in lines.values() for point in own])
+        for place, axes in enumerate(grid):
+            axes.set_visible(place < len(bins))
+            if place + columns >= len(bins):
+                axes.set_xlabel(_AXES[unit])
+                axes.tick_params(labelbottom=True)
+            if place % columns == 0:
+                axes.set_ylabel("accuracy, %")
+        legend_below(figure, grid[0], columns=2)
+
     data = [{**{key: row[key] for key in ("low", "high", "problems")}, "lines": own} for row, own in bins]
-    _save(figure, grid[0], path, {"unit": unit, "bins": data}, others=grid[1 : len(bins)])
+    return Picture(
+        name=name,
+        title=f"By difficulty against {UNIT_NAMES[unit]}: {how}",
+        caption=f"Accuracy against {UNIT_NAMES[unit]} per problem in bins of difficulty, the hardest first "
+        f"(estimate: {how}); {of}. Bands and bars: 95 % intervals over problems.",
+        data={"unit": unit, "bins": data},
+        draw=draw,
+        size=(WIDTH_INCHES, 1.75 * high + 1.2),
+    )
 
 
-def plot_optimal(path: Path, rows: Sequence[Mapping[str, Any]], lines: Lines, unit: str, title: str) -> None:
-    """Draw what each policy achieves against the budget, with 95 % bands, over the fixed settings as points.
+def _optimal_picture(
+    name: str, rows: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any]], unit: str, of: str
+) -> Picture:
+    """What each policy achieves against the budget, with 95 % bands, over the fixed settings as points.
 
     Args:
         rows: `evaluation.compute_optimal.at_budget` of every budget.
     """
-    from matplotlib.figure import Figure
+    shown = [name for name in _POLICIES if rows and all(name in row for row in rows)]
+    budgets = [budget for row in rows for budget in numbers(row, "budget")]
+    lines = {name: [numbers(row[name], "mean", "low", "high") for row in rows] for name in shown}
+    if not lines:
+        raise ValueError("compute_optimal: it has no budgets")
 
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
-    axes = figure.add_subplot()
-    points = [point for own in lines.values() for point in own]
-    axes.plot(
-        [point["cost"] for point in points],
-        [100 * point["mean"] for point in points],
-        linestyle="",
-        marker=".",
-        color="#999999",
-        label="a setting at its own mean cost",
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        ends = []
+        for policy, intervals in lines.items():
+            label, colour, dash, marker = _POLICIES[policy]
+            mean, low, high = ([100 * value for value in column] for column in zip(*intervals, strict=True))
+            axes.plot(budgets, mean, color=colour, linestyle=dash, marker=marker)
+            if policy != "bound":
+                axes.fill_between(budgets, low, high, color=colour, alpha=0.13, linewidth=0)
+            ends.append((budgets[-1], mean[-1], label, colour))
+        costs = [point["cost"] for point in points]
+        axes.scatter(costs, [100 * point["mean"] for point in points], color=SOFT, s=6, zorder=1)
+        _cost_axis(axes, costs + budgets)
+        axes.set(xlabel=f"budget: {_AXES[unit]} (mean)", ylabel="accuracy, %", ylim=(0, 102))
+        label_ends(figure, {axes: ends})
+
+    return Picture(
+        name=name,
+        title=f"Compute-optimal against fixed, by {UNIT_NAMES[unit]}",
+        caption="Accuracy within a budget: the best fixed setting, the best setting of each bin of "
+        "difficulty (cross-fitted; oracle bins know the answers, model bins pay for their estimate), and of "
+        f"each problem (bound). Grey dots: fixed settings at their own cost; {of}. Bands: 95 % intervals.",
+        data={"unit": unit, "budgets": budgets, "policies": lines, "settings": list(points)},
+        draw=draw,
+        size=(WIDTH_INCHES, 3.4),
     )
-    shown = {name: style for name, style in _POLICIES.items() if rows and name in rows[0]}
-    for name, (label, colour, dash, marker) in shown.items():
-        x = [row["budget"] for row in rows]
-        mean, low, high = ([100 * row[name][key] for row in rows] for key in ("mean", "low", "high"))
-        axes.plot(x, mean, color=colour, linestyle=dash, marker=marker, markersize=4, label=label)
-        if name != "bound":
-            axes.fill_between(x, low, high, color=colour, alpha=0.1, linewidth=0)
-    _log_scale(axes, points)
-    axes.set(xlabel=f"budget: {_AXES[unit]}", ylabel="accuracy, %")
-    axes.set_title(title, parse_math=False, fontsize=10)
-    policies = [{"budget": row["budget"], **{name: row[name] for name in shown}} for row in rows]
-    _save(figure, axes, path, {"unit": unit, "budgets": policies, "settings": points})
 
 
 def _draw_lines(axes: Any, lines: Lines) -> None:
-    styles = zip(cycle(_COLOURS), cycle(_MARKERS), cycle(_dashes()), strict=False)
-    for (label, points), (colour, marker, dash) in zip(lines.items(), styles, strict=False):
+    dashes = (dash for dash in cycle(_DASHES) for _ in COLOURS)  # another one when the colours begin again
+    for (label, points), (colour, marker), dash in zip(lines.items(), styles(), dashes, strict=False):
         x = [point["cost"] for point in points]
         mean, low, high = ([100 * point[key] for point in points] for key in ("mean", "low", "high"))
-        axes.plot(x, mean, color=colour, marker=marker, linestyle=dash, markersize=5, label=label)
+        name = short(label.replace("_", " "))
+        axes.plot(x, mean, color=colour, marker=marker, linestyle=dash, markersize=4, label=name)
         if len(points) > 1:
             axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
         else:
-            axes.plot(x * 2, [*low, *high], color=colour, linewidth=1)
-    _log_scale(axes, [point for points in lines.values() for point in points])
+            axes.vlines(x, low, high, color=colour, linewidth=1)
 
 
-def _dashes() -> list[str]:
-    """The dash of each line: another one when the colours begin again."""
-    return [dash for dash in _DASHES for _ in _COLOURS]
-
-
-def _log_scale(axes: Any, points: Sequence[Mapping[str, Any]]) -> None:
+def _cost_axis(axes: Any, costs: Sequence[float]) -> None:
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-    if points and all(point["cost"] > 0 for point in points):
+    if costs and min(costs) > 0:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(costs) < 100 * min(costs) else (1,)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _save(figure: Any, first: Any, path: Path, data: Mapping[str, Any], others: Sequence[Any] = ()) -> None:
-    """Finish the axes, put the legend of the first below the picture, and write PNG and JSON."""
-    for axes in (first, *others):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = first.get_legend_handles_labels()
-    legend = figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(len(labels), 3), frameon=False, fontsize=8
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
-    write_json(path.with_suffix(".json"), data)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from data.figures import write_png
 from data.schema import Attempt, Problem
 from data.stage import run_stage
 from data.store import atomic_path, read_attempts, read_json, write_attempts, write_json, write_rejected
@@ -21,7 +22,7 @@ from evaluation.evaluate import benchmark_name, check_benchmarks, load_benchmark
 from evaluation.methods import Method, Variant, parse_method
 from evaluation.problem_values import ProblemValues, Values, write_setting_values
 from evaluation.scaling import MethodSummary, Setting, problem_scores, summarise_methods
-from evaluation.scaling_plot import method_markdown, method_rows, method_table, plot_scaling
+from evaluation.scaling_plot import method_markdown, method_rows, method_table, scaling_picture
 from inference.draw import JOURNAL, attempt_metrics, draw, remove_journals
 from inference.engine import Engine, load_engine
 from inference.options import GenerationOptions
@@ -268,7 +269,8 @@ def report(benchmark: str, summaries: Sequence[MethodSummary], model: str, folde
     text = "\n".join([f"# {title}", "", method_markdown(summaries), *head, *points]) + "\n"
     with atomic_path(folder / f"results-{_file_name(benchmark)}.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    plot_scaling(folder / f"scaling-{_file_name(benchmark)}.png", summaries, title)
+    picture = scaling_picture("scaling", method_rows(summaries), title)
+    write_png(picture, folder / f"scaling-{_file_name(benchmark)}.png")
 
 
 if __name__ == "__main__":

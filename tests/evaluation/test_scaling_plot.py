@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Annotation, Text
 from rich.console import Console
 
+from data.figures import write_png
 from evaluation.scaling import Estimate, MethodSummary, Point
-from evaluation.scaling_plot import draw_scaling, method_markdown, method_rows, method_table, plot_scaling
+from evaluation.scaling_plot import method_markdown, method_rows, method_table, scaling_picture
 
 
 def summary(method: str, points: list[tuple[str, float, float]], **fields: Any) -> MethodSummary:
@@ -85,9 +88,16 @@ def test_rows_are_json() -> None:
     assert rows[1]["control"] is None
 
 
+def drawn(summaries: list[MethodSummary]) -> Figure:
+    figure = Figure(layout="constrained", figsize=(4.8, 4.2), dpi=150)
+    FigureCanvasAgg(figure)
+    scaling_picture("scaling", method_rows(summaries), "chains").draw(figure)
+    return figure
+
+
 def test_png_is_written_whole(tmp_path: Path) -> None:
-    plot_scaling(tmp_path / "scaling.png", [FORCING, ONE], title="$not math")
-    assert imread(tmp_path / "scaling.png").shape[:2] == (900, 1350)
+    write_png(scaling_picture("scaling", method_rows([FORCING, ONE]), "$not math"), tmp_path / "scaling.png")
+    assert imread(tmp_path / "scaling.png").shape[:2] == (630, 720)
     assert [path.name for path in tmp_path.iterdir()] == ["scaling.png"]
 
 
@@ -95,12 +105,12 @@ def test_png_is_written_whole(tmp_path: Path) -> None:
     ("tokens", "scale"), [((100, 801), "log"), ((100, 800), "linear"), ((0, 5000), "linear")]
 )
 def test_the_axis_doubles_over_a_wide_range(tokens: tuple[int, int], scale: str) -> None:
-    figure = draw_scaling([summary("m", [(str(count), count, 0.5) for count in tokens])])
+    figure = drawn([summary("m", [(str(count), count, 0.5) for count in tokens])])
     assert figure.axes[0].get_xscale() == scale
 
 
 def test_lines_join_settings_in_order_of_tokens() -> None:
-    figure = draw_scaling([summary("m", [("a", 300, 0.1), ("b", 100, 0.9), ("c", 200, 0.4)])])
+    figure = drawn([summary("m", [("a", 300, 0.1), ("b", 100, 0.9), ("c", 200, 0.4)])])
     line = figure.axes[0].lines[0]
     assert list(np.asarray(line.get_xdata())) == [100, 200, 300]
     assert list(np.asarray(line.get_ydata())) == pytest.approx([90, 40, 10])
@@ -124,7 +134,7 @@ def names_overlap(figure: Any) -> float:
 
 
 def test_names_keep_clear_of_each_other() -> None:
-    assert names_overlap(draw_scaling([FORCING, ONE])) == 0
+    assert names_overlap(drawn([FORCING, ONE])) == 0
     crowd = [
         summary(
             f"m{k}", [(f"{2**i:,}", 4000 + 60 * i + 9 * k, 0.3 + 0.02 * i + 0.01 * k) for i in range(8, 14)]
@@ -132,18 +142,18 @@ def test_names_keep_clear_of_each_other() -> None:
         for k in range(3)
     ]
     wide = summary("wide", [("512", 400, 0.0), ("65,536", 60_000, 1.0)])
-    assert names_overlap(draw_scaling([*crowd, wide])) == 0
+    assert names_overlap(drawn([*crowd, wide])) == 0
 
 
 def test_long_names_stay_inside() -> None:
     name = "a setting with a name that says much more than anybody wants to read in a plot"
     long: list[tuple[str, float, float]] = [(f"{name} {i}", 100.0 * 2**i, 0.5 * i) for i in range(3)]
-    assert names_overlap(draw_scaling([summary("m", long)])) == 0
+    assert names_overlap(drawn([summary("m", long)])) == 0
 
 
 def test_nothing_to_draw_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to draw"):
-        draw_scaling([])
+        scaling_picture("scaling", [], "chains")
 
 
 def test_import_is_light() -> None:

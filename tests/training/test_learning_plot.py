@@ -2,18 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from training.learning_plot import _smoothed, draw_learning
-
-
-def test_means_over_the_last_steps_leave_out_what_is_not_there() -> None:
-    values = np.array([np.nan, 1.0, 3.0, np.nan, *[5.0] * 9, 15.0])
-    smooth = _smoothed(values)
-    assert np.isnan(smooth[0])
-    assert smooth[1:4].tolist() == [1.0, 2.0, 2.0]
-    assert smooth[12] == 5.0
-    assert smooth[13] == 6.0
+from training.learning_plot import draw_learning
 
 
 def test_a_picture_of_any_history(tmp_path: Path) -> None:
