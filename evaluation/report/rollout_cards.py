@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from data.thinking import ThinkingFormat
 from evaluation.report.markup import block, line, plain_block
@@ -47,15 +48,9 @@ def _dot(judged: Judged, group: str, chosen: bool) -> str:
 def _card(judged: Judged, form: ThinkingFormat, longest: int, group: str) -> str:
     row = judged.rollout
     sign = "plus" if row.advantage > 0 else "minus" if row.advantage < 0 else "zero"
-    flags = [*judged.traits, *([] if row.trained else ["not trained on"])]
-    badges = "".join(f"<span class='badge {flag.split()[0]}'>{flag}</span>" for flag in flags)
     sums = [("total", number(row.reward)), ("advantage", number(row.advantage, "+"))]
-    sums.append(("tokens", f"{row.tokens:,}"))
     facts = [(line(name), number(value)) for name, value in row.rewards.items()]
-    extracted = f"<code>{line(row.extracted)}</code>" if row.extracted else "none"
-    facts.append(
-        ("extracted", f"{extracted} <span class='quiet'>gold</span> <code>{line(row.answer)}</code>")
-    )
+    facts.append(_extracted(row.extracted, row.answer))
     if row.rule:
         facts.append(("rule", line(row.rule)))
     if row.language_share is not None:
@@ -63,10 +58,42 @@ def _card(judged: Judged, form: ThinkingFormat, longest: int, group: str) -> str
     spans = completion_spans(row.text, form, row.extracted, longest)
     return f"""<article class="card {sign} is-{judged.verdict}" id="{group}c{row.index}"
  data-traits="{" ".join(judged.traits)}"><div class="head">
-<div class="badges"><b>#{row.index}</b>{badges}</div>
-<dl class="sums">{_pairs(sums, "div")}</dl><dl class="facts">{_pairs(facts)}</dl></div>
+{_badges(row.index, [*judged.traits, *([] if row.trained else ["not trained on"])])}
+{_sums(*sums, ("tokens", f"{row.tokens:,}"))}
+<dl class="facts">{_pairs(facts)}</dl></div>
 {block(spans)}</article>
 """
+
+
+def attempt_card(row: Mapping[str, Any], form: ThinkingFormat, longest: int) -> str:
+    """A row of an attempts table: its question, and its completion."""
+    verdict = {"correct": "right", "wrong": "wrong"}.get(row["verdict"], "unverifiable")
+    traits = [verdict, *(["truncated"] if row["finish_reason"] == "length" else [])]
+    tokens = (("tokens", f"{row['completion_tokens']:,}"), ("of thinking", f"{row['thinking_tokens']:,}"))
+    return f"""<article class="card {_SIGNS.get(verdict, "zero")} is-{verdict}"><div class="head">
+{_badges(row["index"], traits)}
+{_sums(*tokens)}
+<dl class="facts">{_pairs([_extracted(row["extracted"], row["answer"])])}</dl></div>
+<div class="question">{plain_block(row["question"], longest)}</div>
+{block(completion_spans(row["text"], form, row["extracted"], longest))}</article>
+"""
+
+
+_SIGNS = {"right": "plus", "wrong": "minus"}
+
+
+def _extracted(extracted: str, gold: str) -> tuple[str, str]:
+    shown = f"<code>{line(extracted)}</code>" if extracted else "none"
+    return "extracted", f"{shown} <span class='quiet'>gold</span> <code>{line(gold)}</code>"
+
+
+def _badges(index: int, flags: Iterable[str]) -> str:
+    badges = "".join(f"<span class='badge {flag.split()[0]}'>{flag}</span>" for flag in flags)
+    return f'<div class="badges"><b>#{index}</b>{badges}</div>'
+
+
+def _sums(*sums: tuple[str, str]) -> str:
+    return f'<dl class="sums">{_pairs(sums, "div")}</dl>'
 
 
 def _pairs(pairs: Iterable[tuple[str, str]], around: str = "") -> str:

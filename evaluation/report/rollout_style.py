@@ -4,7 +4,7 @@ from __future__ import annotations
 
 CARDS = """
 .group{margin:26px 0 34px;content-visibility:auto;contain-intrinsic-size:auto 620px;scroll-margin-top:60px;
-h2,h3{margin:0;font-size:16px}
+h2,h5{margin:0;font-size:16px}
 .dots{display:flex;flex-wrap:wrap;gap:4px}
 .dots a{width:12px;height:12px;border-radius:3px;background:var(--bad)}
 .dots a[data-verdict=right]{background:var(--good)}
@@ -23,6 +23,8 @@ scroll-snap-align:start;scroll-margin:70px 2px}
 .card.minus{border-color:var(--bad)}
 .card:target{outline:2px solid var(--focus);outline-offset:-1px}
 .card pre{flex:1;padding:10px 12px;max-height:30em;background:var(--paper)}
+.card .question pre{padding:8px 12px;max-height:9em;background:none;color:var(--quiet);
+border-bottom:1px solid var(--line)}
 .head{padding:10px 12px 8px;border-bottom:1px solid var(--line)}
 .badges{display:flex;flex-wrap:wrap;gap:6px;align-items:center;font-size:13px}
 .badges b{font-size:14px;margin-right:2px}

@@ -37,7 +37,7 @@ footer{padding-top:4px;padding-bottom:32px;font-size:13px}
 .ask dt{color:var(--quiet)}
 .ask dd{margin:0}
 .ask pre{max-height:15em;font-size:14px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(138px,1fr));gap:10px;margin:16px 0 12px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(118px,1fr));gap:10px;margin:16px 0 12px}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:8px 12px}
 .tile dt{color:var(--quiet);font-size:12.5px}
 .tile dd{margin:0;font-size:18px;font-weight:600;line-height:1.35}

@@ -17,7 +17,7 @@ def open_table(path: Path, columns: Mapping[str, str]) -> pq.ParquetFile:
     """A table of which these columns can be read.
 
     Args:
-        columns: "string", "integer", "number" or "bool" by name; none of them may hold null.
+        columns: "string", "integer", "number", "bool" or "list" by name.
     Raises:
         ValueError: it is not there, not readable, or has a column not, or otherwise.
     """
@@ -45,6 +45,7 @@ def _is(found: pa.DataType, kind: str) -> bool:
         "integer": types.is_integer(found),
         "number": types.is_integer(found) or types.is_floating(found),
         "bool": types.is_boolean(found),
+        "list": types.is_list(found) or types.is_large_list(found),
     }
     return tests[kind]
 

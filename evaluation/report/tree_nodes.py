@@ -149,9 +149,14 @@ def search_tree(result: SearchResult, rows: Iterable[Mapping[str, Any]], form: T
     """Nodes linked with their parents, candidates and the winner marked, copies put together.
 
     Raises:
-        ValueError: a parent or the end of a candidate is not among the nodes.
+        ValueError: a parent or the end of a candidate is not among the nodes, or something is missing.
     """
     where = f"problem {visible(result.problem.id)}, {visible(result.setting)}"
+    told = (result.classes, result.scores, result.correct)
+    if any(len(values) < len(result.nodes) for values in told) or not all(
+        -1 <= index < len(result.nodes) for index in result.chosen.values()
+    ):
+        raise ValueError(f"{where}: its candidates are not whole")
     nodes: dict[int, TreeNode] = {}
     for row in sorted(rows, key=lambda row: row["node"]):
         parent = nodes.get(row["parent"])
@@ -160,6 +165,8 @@ def search_tree(result: SearchResult, rows: Iterable[Mapping[str, Any]], form: T
                 f"{where}: node {row['node']} has parent {row['parent']}, which is not before it"
             )
         values = {name: row[name] for name in ("text", "end", "tokens", "forced", "cut")}
+        if None in values.values():
+            raise ValueError(f"{where}: node {row['node']} is not whole")
         node = TreeNode(row["node"], parent, **values, score=_known(row["score"]))
         if parent is not None:
             node.depth = parent.depth + 1

@@ -95,17 +95,17 @@ def _mark(tree: SearchTree, choice: str) -> str:
     return badge("right" if right else "wrong", "right" if right else "wrong")
 
 
-def problem_section(drawings: Sequence[Drawing]) -> str:
-    """A question and the trees that were grown for it."""
+def problem_section(drawings: Sequence[Drawing], level: int = 2) -> str:
+    """A question and the trees that were grown for it, under a heading of this level."""
     problem = drawings[0].tree.result.problem
-    return f"""<section class="problem"><div class="title"><h2>Problem</h2>
+    return f"""<section class="problem"><div class="title"><h{level}>Problem</h{level}>
 <code class="quiet">{line(problem.id)}</code></div>
 <dl class="ask"><dt>question</dt><dd><pre>{spelled(plain_spans(problem.question, LONGEST_ON_PATH))}</pre></dd>
 <dt>gold answer</dt><dd><pre>{spelled(plain_spans(problem.answer, LONGEST_ON_PATH))}</pre></dd></dl></section>
-{"".join(map(_search, drawings))}"""
+{"".join(_search(drawing, level + 1) for drawing in drawings)}"""
 
 
-def _search(drawing: Drawing) -> str:
+def _search(drawing: Drawing, level: int) -> str:
     tree = drawing.tree
     winner = tree.winner
     verdict = "none" if winner is None else "right" if tree.result.correct[winner] else "wrong"
@@ -118,7 +118,7 @@ def _search(drawing: Drawing) -> str:
         "candidates.</p>"
     )
     return f"""<section class="search is-{verdict}" id="{drawing.name}">
-<div class="title"><h3>{line(tree.result.setting)}</h3><span>{says}</span></div>
+<div class="title"><h{level}>{line(tree.result.setting)}</h{level}><span>{says}</span></div>
 <dl class="tiles">{"".join(fact_tile(*tile) for tile in _tiles(tree))}</dl>
 {_answers(drawing)}
 {_KEY.format(low=low, high=high)}{note if left_out else ""}

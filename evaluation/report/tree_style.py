@@ -6,7 +6,7 @@ _BARS = "".join(f".s{level}{{--v:{level * 5}%}}" for level in range(21))
 TREES = (
     f"""{_BARS}
 .problem{{margin:30px 0 0}}
-.problem h2,.problem h3{{margin:0;font-size:18px}}
+.problem h2,.problem h4{{margin:0;font-size:18px}}
 .is-right{{--win:var(--good);--win-soft:var(--good-soft)}}
 .is-wrong{{--win:var(--bad);--win-soft:var(--bad-soft)}}
 .is-none{{--win:var(--quiet);--win-soft:var(--well)}}
@@ -14,7 +14,7 @@ TREES = (
     + """
 .search{margin:26px 0 40px;scroll-margin-top:60px;
 p{margin:2px 0 0}
-h3,h4{margin:0;font-size:16px;overflow-wrap:anywhere}
+h3,h5{margin:0;font-size:16px;overflow-wrap:anywhere}
 pre{line-height:1.55}
 .part{color:var(--quiet);font-size:13px;margin-top:4px}
 .key{display:flex;flex-wrap:wrap;gap:4px 18px;color:var(--quiet);font-size:13px;margin-top:10px;

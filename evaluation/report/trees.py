@@ -141,8 +141,17 @@ def _trees(folder: Path, shown: list[tuple[str, str]], form: ThinkingFormat) -> 
             (row["id"], row["setting"]): result_from_row(row)
             for row in _rows(folder / "searches.parquet", only=shown)
         }
+    except TypeError as error:
+        raise ValueError(f"{folder}: a search is not whole ({error}); run the stage again") from error
+    except KeyError as error:
+        raise _lacking(folder, error) from error
+    try:
         for row in _rows(path, only=shown):
             nodes.get((row["id"], row["setting"]), []).append(row)
         return [search_tree(results[pair], nodes[pair], form) for pair in shown]
     except KeyError as error:
-        raise ValueError(f"{folder}: its tables lack column {error}; run the stage again") from error
+        raise _lacking(folder, error) from error
+
+
+def _lacking(folder: Path, error: KeyError) -> ValueError:
+    return ValueError(f"{folder}: its tables lack column {error}; run the stage again")

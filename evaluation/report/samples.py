@@ -1,0 +1,163 @@
+"""What a page shows of completions and searches: a few, chosen by rule, of tables of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from data.rollouts import logged_steps, read_rollouts, rollout_path
+from evaluation.report.folder import FoundStage
+from evaluation.report.rollout_cards import attempt_card, group_section
+from evaluation.report.rollouts import Group, Judged
+from evaluation.report.table_rows import columns_of, open_table, rows_at
+from evaluation.report.tree_drawing import Drawing
+from evaluation.report.tree_page import problem_section
+from evaluation.report.tree_shape import shape
+from evaluation.report.trees import TreeChoice, select_trees
+
+LONGEST_CHARACTERS = 4_000
+"""Longer texts are cut in the middle."""
+CARDS = 4
+"""Completions of a group."""
+MOST_ROWS = 100_000
+"""Of a table, among which a few are chosen."""
+TREE_NODES = 60
+_SETTINGS = 3
+_ATTEMPT = {
+    **dict.fromkeys(("id", "question", "answer", "text", "extracted", "verdict", "finish_reason"), "string"),
+    **dict.fromkeys(("index", "completion_tokens", "thinking_tokens"), "integer"),
+}
+_KINDS: dict[str, Callable[[str, str], bool]] = {
+    "right": lambda verdict, finish: verdict == "correct" and finish != "length",
+    "wrong": lambda verdict, finish: verdict == "wrong" and finish != "length",
+    "truncated": lambda verdict, finish: finish == "length",
+}
+"""What one completion each is shown of, by its verdict and why it ended."""
+
+
+# ------------------------------------------------------------------ rollouts of GRPO
+
+
+def rollout_groups(found: FoundStage, name: str) -> Iterator[str]:
+    """A group of the first, the middle and the last logged step: the first of it from which there was
+    something to learn, else the first. Nothing where the stage logs no rollouts.
+
+    Args:
+        name: begins all ids.
+    Raises:
+        ValueError: a file is not what it should be.
+    """
+    steps = logged_steps(found.folder)
+    for step in dict.fromkeys(steps[i] for i in (0, len(steps) // 2, -1) if steps):
+        group = _telling_group(found, step)
+        rows = sorted(read_rollouts(found.folder, step, group), key=lambda row: row.index)
+        judged = [Judged(row) for row in rows]
+        shown = Group(all=judged, chosen=_telling(judged))
+        yield f"<h4>after {step:,} steps</h4>" + group_section(
+            shown, found.form, LONGEST_CHARACTERS, f"{name}s{step}", level=5
+        )
+
+
+def _telling_group(found: FoundStage, step: int) -> int:
+    names = {"group": "integer", "useful": "bool"}
+    rows = list(columns_of(open_table(rollout_path(found.folder, step), names), list(names), rows=MOST_ROWS))
+    if not rows:
+        raise ValueError(f"step {step}: its file holds no rollouts")
+    return min(group for group, useful in rows if useful == any(useful for _, useful in rows))
+
+
+def _telling(judged: Sequence[Judged]) -> list[Judged]:
+    """A few completions with all rewards that there are, the highest first, in the order of the group."""
+    by_reward = sorted(judged, key=lambda one: -(one.rollout.reward or 0.0))
+    kinds = [list(rows) for _, rows in groupby(by_reward, lambda one: (one.rollout.reward, one.traits))]
+    kinds = kinds[: CARDS - 1] + kinds[-1:] if len(kinds) > CARDS else kinds
+    chosen = [rows.pop(0) for rows in kinds]
+    chosen += [one for rows in kinds for one in rows][: CARDS - len(chosen)]
+    return [one for one in judged if one in chosen]
+
+
+# ------------------------------------------------------------------ sampled completions
+
+
+def sampled_completions(found: FoundStage) -> str:
+    """One completion that is right, one that is wrong and one that was cut off, where there are such, as
+    cards side by side; empty where the stage has no completions.
+
+    Raises:
+        ValueError: the table is not what it should be.
+    """
+    path = found.folder / "attempts.parquet"
+    if not path.is_file():
+        return ""
+    file = open_table(path, _ATTEMPT)
+    places: dict[str, int] = {}
+    for place, values in enumerate(columns_of(file, ["verdict", "finish_reason"], rows=MOST_ROWS)):
+        for kind, fits in _KINDS.items():
+            if kind not in places and fits(*values):
+                places[kind] = place
+        if len(places) == len(_KINDS):
+            break
+    rows = rows_at(file, sorted(places.values()), list(_ATTEMPT))
+    cards = [attempt_card(row, found.form, LONGEST_CHARACTERS) for row in rows]
+    return f"<div class='group'><div class='row' tabindex='0'>{''.join(cards)}</div></div>" if cards else ""
+
+
+# ------------------------------------------------------------------ search trees
+
+
+def search_trees(found: FoundStage, name: str) -> Iterator[str]:
+    """One problem in a few settings: the first one about which these disagree. Nothing where the stage grew
+    no trees.
+
+    Args:
+        name: begins all ids.
+    Raises:
+        ValueError: a table is not what it should be.
+    """
+    path = found.folder / "searches.parquet"
+    if not path.is_file():
+        return
+    problem, settings = _telling_problem(found)
+    open_table(found.folder / "nodes.parquet", _NODE)
+    views = [
+        select_trees(found.folder, TreeChoice(problem=problem, setting=setting, limit=1))
+        for setting in settings
+    ]
+    trees = [view.trees[0] for view in views]
+    yield problem_section(
+        [
+            Drawing(tree, shape(tree, TREE_NODES), f"{name}t{place}", found.form, LONGEST_CHARACTERS // 4)
+            for place, tree in enumerate(trees)
+        ],
+        level=4,
+    )
+
+
+_SEARCH = {
+    **dict.fromkeys(("id", "setting", "strategy"), "string"),
+    **dict.fromkeys(("weighted_best_of_n", "majority"), "integer"),
+    "correct": "list",
+}
+_NODE = {
+    **dict.fromkeys(("id", "setting", "text", "end"), "string"),
+    **dict.fromkeys(("node", "parent", "tokens"), "integer"),
+    **dict.fromkeys(("forced", "cut"), "bool"),
+    "score": "number",
+}
+
+
+def _telling_problem(found: FoundStage) -> tuple[str, list[str]]:
+    """A problem's id, and a setting of each strategy, as many as are shown."""
+    file = open_table(found.folder / "searches.parquet", _SEARCH)
+    rows = list(columns_of(file, list(_SEARCH), rows=MOST_ROWS))
+    if not rows:
+        raise ValueError("searches.parquet holds no searches")
+    outcomes: dict[str, set[Any]] = {}
+    settings: dict[str, str] = {}
+    for identity, setting, strategy, weighted, majority, correct in rows:
+        winner = weighted if weighted >= 0 else majority
+        outcomes.setdefault(identity, set()).add(0 <= winner < len(correct) and correct[winner])
+        settings.setdefault(strategy, setting)
+    problem = next((key for key, found in outcomes.items() if len(found) > 1), rows[0][0])
+    return problem, list(settings.values())[:_SETTINGS]
