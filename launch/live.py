@@ -3,9 +3,10 @@ rows of metrics, nothing else; files that are half written or no such thing are 
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,15 @@ def _stage(path: Path) -> Stage:
 
 
 # ------------------------------------------------------------------ how it looks
+
+
+def picture_of(running: Mapping[str, Path]) -> Any:
+    """A picture, now, of stages that have been started, by what they are called. The folder of one that has
+    only just been started is not there yet, or tells of an earlier time."""
+    stages = [dataclasses.replace(_stage(folder), name=title) for title, folder in running.items()]
+    starts = {"manifest": {"status": "starts"}, "metrics": {}, "processes": (), "rows": ()}
+    stages = [stage if stage.runs else dataclasses.replace(stage, **starts) for stage in stages]
+    return _picture(stages, time.time())
 
 
 def _picture(stages: Sequence[Stage], now: float) -> Any:

@@ -1,21 +1,20 @@
-"""Run the stages of a recipe folder in order, each in a process of its own; skip what is finished."""
+"""A stage of a pipeline: whether its recipe is right, its command line, and how it is run and waited for."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import os
-import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from data.processes import EXPECTED
-from data.recipe import OWN_KEYS, PLACE_KEYS, Recipe, RecipeError, load_pipeline, load_recipe
+from data.recipe import OWN_KEYS, PLACE_KEYS, SEED, Recipe, RecipeError, load_recipe
 from data.run_folder import plan, read_manifest, stage_folder
 from data.stage import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR, configure
 from launch.cause import in_words, oom_kills, shell_code
@@ -24,6 +23,8 @@ from launch.stages import find_stage
 from launch.stop_requests import StopRequests
 
 ACCELERATE_CONFIGS = Path(__file__).parent / "accelerate"
+Run = Callable[[Sequence[str], Mapping[str, str]], tuple[int, bool]]
+"""Runs a command in an environment; returns its code, and whether it was asked to stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,24 +167,6 @@ def _launch_flags(recipe: Recipe) -> list[str]:
 _FLAG = {"config": "launch"}
 
 
-def run_pipeline(folder: Path, selection: Selection, *, dry_run: bool) -> int:
-    """Run (or with `dry_run` only check and print) the stages of a recipe folder. Returns the exit code."""
-    recipes = selection.choose(load_pipeline(folder))
-    if dry_run:
-        return _print_plan(recipes)
-    todo = [recipe for recipe in recipes if not is_finished(recipe)]
-    for recipe in todo:
-        check_stage(recipe)
-    for recipe in recipes:
-        if recipe not in todo and is_finished(recipe):
-            print(f"= {recipe.name}: finished -> {stage_folder(recipe)}")
-            continue
-        code = run_recipe(recipe)
-        if code:
-            return code
-    return 0
-
-
 def is_finished(recipe: Recipe) -> bool:
     """Whether nothing is to be done; a stage that cannot tell, since an input is not there yet, is not.
 
@@ -199,44 +182,53 @@ def is_finished(recipe: Recipe) -> bool:
         return False  # an input is not there yet; the stage itself will say what is wrong if it still is
 
 
-def _print_plan(recipes: Sequence[Recipe]) -> int:
-    for recipe in recipes:
-        check_stage(recipe)
-        state = "finished, would be skipped" if is_finished(recipe) else "would run"
-        print(
-            f"{recipe.name}: ok, {state} -> {stage_folder(recipe)}\n    {shlex.join(stage_command(recipe))}"
-        )
-    return 0
+def say(line: str, to: TextIO | None = None) -> None:
+    """Print a line in one piece: stages side by side are looked after by threads."""
+    print(f"{line}\n", end="", file=to, flush=True)
 
 
-def run_recipe(recipe: Recipe, overrides: Sequence[str] = ()) -> int:
+def run_attended(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, bool]:
+    """Run a command in this terminal."""
+    with StopRequests() as stop:
+        return _wait(stop.start(command, environment)), stop.made
+
+
+def run_or_skip(recipe: Recipe, todo: Container[str], run: Run = run_attended) -> int:
+    """Run a stage of a pipeline unless it is finished, which one may be whose title is not in `todo`.
+    Returns its exit code."""
+    if recipe.title not in todo and is_finished(recipe):
+        say(f"= {recipe.title}: finished -> {stage_folder(recipe)}")
+        return 0
+    return run_recipe(recipe, run=run)
+
+
+def run_recipe(recipe: Recipe, overrides: Sequence[str] = (), run: Run = run_attended) -> int:
     """Run one stage and wait for it; start it again when its processes died, up to `restarts` of its launch.
     Returns its exit code."""
-    code = _run_once(recipe, overrides)
+    code = _run_once(recipe, overrides, run)
     for attempt in range(int(recipe.launch.get("restarts") or 0)):
         if code in (0, EXIT_USER_ERROR, EXIT_PREEMPTED, EXIT_INTERRUPTED):
             break
-        print(f"> {recipe.name}: ended with code {code}; restart {attempt + 1}", flush=True)
+        say(f"> {recipe.title}: ended with code {code}; restart {attempt + 1}")
         if recipe.launch.get("machine_rank"):
             port = int(recipe.launch.get("main_process_port", 29500))
             address = (str(recipe.launch.get("main_process_ip")), port)
             wait_for_the_end_of_machine_0(address, stage_folder(recipe), attempt)
-        code = _run_once(recipe, overrides, attempt + 1)
+        code = _run_once(recipe, overrides, run, attempt + 1)
     return code
 
 
-def _run_once(recipe: Recipe, overrides: Sequence[str], attempt: int = 0) -> int:
-    print(f"> {recipe.name}", flush=True)
+def _run_once(recipe: Recipe, overrides: Sequence[str], run: Run, attempt: int = 0) -> int:
+    say(f"> {recipe.title}")
     environment = {**os.environ, **recipe.environment, "TOKENIZERS_PARALLELISM": "false"}
     left = int(recipe.launch.get("restarts") or 0) - attempt
     environment |= {EXPECTED: str(processes(recipe)), ATTEMPT: str(attempt), RESTARTS_LEFT: str(left)}
     before = oom_kills()
-    with StopRequests() as stop:
-        code = _wait(stop.start(stage_command(recipe, overrides), environment))
-    if code < 0 and not stop.made:  # of a stage without a launcher, which would have said so
-        print(f"error: the process {in_words(code, before)}", file=sys.stderr)
+    code, asked = run(stage_command(recipe, overrides), environment | {SEED: str(recipe.copy)})
+    if code < 0 and not asked:  # of a stage without a launcher, which would have said so
+        say(f"error: the process {in_words(code, before)}", sys.stderr)
     code = shell_code(code)
-    return EXIT_PREEMPTED if stop.made and code not in (0, EXIT_USER_ERROR) else code
+    return EXIT_PREEMPTED if asked and code not in (0, EXIT_USER_ERROR) else code
 
 
 def _wait(process: subprocess.Popen) -> int:

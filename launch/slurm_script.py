@@ -136,7 +136,7 @@ def site_of(content: Mapping[str, Any], recipe: Recipe) -> Site:
     """
     stages = content.get("stages") or {}
     options = {key: value for key, value in content.items() if key != "stages"}
-    for name in (recipe.stage, f"{recipe.pipeline}/{recipe.name}"):
+    for name in (recipe.stage, f"{recipe.path.resolve().parent.name}/{recipe.name}"):
         options |= stages.get(name) or {}
     site = Site(**options)
     if site.array > 1 and not find_stage(recipe.stage).parallel:
@@ -168,7 +168,7 @@ def script(recipe: Recipe, site: Site, logs: Path, *, shares: int = 0) -> str:
         shares=shares,
         server=server,
         stage_command=_stage_command(recipe, site, nodes, served=server is not None).replace("'", "'\\''"),
-        again=f"slowthink run {shlex.quote(str(recipe.path.parent))} --on slurm",
+        again=f"{recipe.run_command} --on slurm",
     )
 
 

@@ -17,34 +17,46 @@ from data.stage import EXIT_PREEMPTED
 
 
 class StopRequests:
-    """While entered, SIGUSR1 and the first SIGTERM to this process ask the one that it has started to save
-    and stop; a second SIGTERM ends that at once, its last checkpoint and its journals remain."""
+    """While entered, SIGUSR1 and the first SIGTERM to this process ask those that it has started to save and
+    stop; a second SIGTERM ends them at once, their last checkpoints and their journals remain.
 
-    def __init__(self) -> None:
+    Args:
+        count_interrupts: Ctrl-C is a request too, and raises nothing: the terminal has sent it to all.
+    """
+
+    def __init__(self, *, count_interrupts: bool = False) -> None:
         self.made = False
-        self._process: subprocess.Popen | None = None
+        self.interrupts = 0
+        self.processes: list[subprocess.Popen] = []
+        self._numbers = [signal.SIGUSR1, signal.SIGTERM, *([signal.SIGINT] if count_interrupts else [])]
         self._before: dict[int, Any] = {}
         self._terminated = False
 
     def __enter__(self) -> StopRequests:
-        self._before = {n: signal.signal(n, self._pass_on) for n in (signal.SIGUSR1, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._pass_on) for number in self._numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen:
-        self._process = subprocess.Popen(command, env=environment)
+    def start(self, command: Sequence[str], environment: Mapping[str, str], **to: Any) -> subprocess.Popen:
+        """`to` are further options of Popen; any thread may start some."""
+        process = subprocess.Popen(command, env=environment, **to)
+        self.processes.append(process)
         if self.made:  # meanwhile
-            self._process.send_signal(signal.SIGUSR1)
-        return self._process
+            process.send_signal(signal.SIGUSR1)
+        return process
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self.made = True
+        if number == signal.SIGINT:
+            self.interrupts += 1
+            return
         at_once = number == signal.SIGTERM and self._terminated
-        self.made, self._terminated = True, self._terminated or number == signal.SIGTERM
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM if at_once else signal.SIGUSR1)
+        self._terminated = self._terminated or number == signal.SIGTERM
+        for process in self.processes:
+            process.send_signal(signal.SIGTERM if at_once else signal.SIGUSR1)
 
 
 def pass_on_to_children() -> None:
