@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import isclose
 from pathlib import Path
@@ -61,7 +61,6 @@ class _Measured:
             metric=self.metric,
             values=dict(zip(ids, values, strict=True)),
             cost={"generated_tokens": completions * float(np.mean(tokens))},
-            evaluation=found,
         )
 
     def _benchmark(self, found: Evaluation) -> str:
@@ -82,7 +81,8 @@ class EvaluationSide(_Measured):
 
     def read(self, seed: int) -> Side:
         """Raises: ValueError, no finished evaluation, or it lacks the benchmark or the metric."""
-        return self._side_of(read_evaluation(self.evaluation))
+        found = read_evaluation(self.evaluation)
+        return replace(self._side_of(found), evaluation=found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +204,6 @@ def parse_side(entry: Mapping[str, Any], key: str) -> AnySide:
 
 
 def _no_such(key: str, wanted: str, names: Mapping[str, Any], folder: Path) -> str:
-    near = difflib.get_close_matches(wanted, names, n=1)
+    near = [name for name in names if wanted in name] or difflib.get_close_matches(wanted, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, names))}"
     return f"{key}: {wanted!r} is not in {folder}; {hint}"

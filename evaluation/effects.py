@@ -24,7 +24,7 @@ from evaluation.compare import check_settings, difference, lacking
 from evaluation.effect_sides import Side, parse_side
 from evaluation.effects_table import print_table, sheet
 from evaluation.problem_values import TOKENS, summarise_values
-from evaluation.search_report import markdown
+from evaluation.search_report import UNIT_NAMES, markdown, number
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def measure(effect: Effect, seed: int = 0) -> dict[str, Any]:
         better, than = (parse_side(getattr(effect, key), key).read(seed) for key in ("better", "than"))
         unit = _unit(better, than)
         ids = _problems(better, than)
-        cost_note = _cost_note(effect, better, than)
+        dearer, costs = _costs(effect, better, than)
     except ValueError as error:
         raise ValueError(f"effects: {effect.name}: {error}") from error
     values = [[side.values[identity] for identity in ids] for side in (better, than)]
@@ -156,8 +156,8 @@ def measure(effect: Effect, seed: int = 0) -> dict[str, Any]:
         "than": _side_row(than, values[1], unit, seed),
         "difference": found,
         "problems": len(ids),
-        "verdict": "not shown" if cost_note and outcome == "shown" else outcome,
-        "note": cost_note,
+        "verdict": "not shown" if dearer and outcome == "shown" else outcome,
+        "note": costs,
     }
 
 
@@ -184,7 +184,7 @@ def _problems(better: Side, than: Side) -> list[str]:
     if better.values.keys() != than.values.keys():
         raise ValueError(
             f"better ({better.label}, {len(better.values)}) is of other problems than than ({than.label}, "
-            f"{len(than.values)}): {lacking(better.values, than.values)}; measure both on one set"
+            f"{len(than.values)}): {lacking([*better.values], [*than.values])}; measure both on one set"
         )
     if better.evaluation and than.evaluation:
         check_settings([better.evaluation, than.evaluation], [better.metric, than.metric])
@@ -194,18 +194,18 @@ def _problems(better: Side, than: Side) -> list[str]:
     return ids
 
 
-def _cost_note(effect: Effect, better: Side, than: Side) -> str:
-    """What stands against the claim at equal cost, "" where nothing does."""
+def _costs(effect: Effect, better: Side, than: Side) -> tuple[bool, str]:
+    """Whether `better` took more than it may, and both costs for people; "" where costs do not count."""
     unit = effect.at_most_cost
     if unit is None:
-        return ""
+        return False, ""
     for side in (better, than):
         if unit not in side.cost:
             raise ValueError(
                 f"at_most_cost: {unit} of {side.label} is not known, but {', '.join(side.cost) or 'no cost'}"
             )
-    ratio = better.cost[unit] / than.cost[unit]
-    return f"took {ratio:.2f} times the {unit.replace('_', ' ')}" if ratio > COST_SLACK else ""
+    own, other = better.cost[unit], than.cost[unit]
+    return own > COST_SLACK * other, f"{number(own)} against {number(other)} {UNIT_NAMES[unit]}"
 
 
 def _side_row(side: Side, values: list[float | None], unit: str, seed: int) -> dict[str, Any]:

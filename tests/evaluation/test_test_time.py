@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import evaluation.test_time as stage
 from data.control_sets import LONG, SHORT
 from data.store import read_attempts, read_json
+from evaluation.problem_values import read_setting_values
 
 ALL_METHODS = [
     {"method": "plain"},
@@ -50,7 +52,8 @@ def test_every_method_in_one_run(
     config = configure(methods=ALL_METHODS)
     metrics = stage.test_time(config, tmp_path)
     by_title = {title: row for row in metrics["settings"] for title in row["settings"]}
-    assert len(by_title) == 14
+    measured = read_setting_values(tmp_path)
+    assert len(by_title) == len(measured) == 14
     assert len(metrics["settings"]) == 12  # Hmm x 0 is plain, and all votes come from one draw
     assert by_title["plain"] is by_title["budget forcing: Hmm x 0"]
     assert by_title["majority vote: 1 vote"] is by_title["majority vote: 3 votes"]
@@ -83,6 +86,18 @@ def test_every_method_in_one_run(
         votes = [point["thinking_tokens"]["value"] for point in methods["majority vote"]["points"]]
         assert votes[1] == pytest.approx(3 * votes[0])
         assert metrics[f"{name} plain"] == methods["plain"]["performance"]["value"]
+        for method, row in methods.items():
+            for point in row["points"]:
+                title = method if point["name"] == method else f"{method}: {point['name']}"
+                for metric in ("accuracy", "thinking_tokens"):
+                    values = measured[title].values[name][metric]
+                    assert len(values) == len(measured[title].ids[name]) == (4 if name == "all/sums" else 2)
+                    assert np.mean(np.array(values, float)) == pytest.approx(point[metric]["value"])
+        one, three = (
+            np.array(measured[f"majority vote: {votes}"].values[name]["completion_tokens"], float)
+            for votes in ("1 vote", "3 votes")
+        )
+        assert three == pytest.approx(3 * one)
     assert "token-conditional" in (tmp_path / "results-all-sums.md").read_text()
     assert (tmp_path / "scaling-few.png").read_bytes().startswith(b"\x89PNG")
     assert "budget forcing" in capsys.readouterr().out
