@@ -129,6 +129,8 @@ def _json_value(value: Any) -> Any:
         return {str(key): _json_value(content) for key, content in value.items()}
     if isinstance(value, list | tuple):
         return [_json_value(content) for content in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -161,8 +163,8 @@ def styles() -> Iterator[tuple[str, str]]:
 
 
 def short(text: object, letters: int = 24) -> str:
-    """A name as a picture has room for it."""
-    text = " ".join(str(text).split())
+    """A name as a picture has room for it, without what is no letter of any script."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
@@ -205,7 +207,7 @@ def label_ends(figure: Figure, ends: Mapping[Any, Sequence[tuple[float, float, s
         wanted = sorted((to_axes.transform(line[:2])[1], line) for line in lines)
         places = _apart([place for place, _ in wanted], gap)
         for (_, (x, y, name, colour)), place in zip(wanted, places, strict=True):
-            leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 2}
+            leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "relpos": (0, 0.5)}
             axes.annotate(
                 name,
                 (x, y),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Place = tuple[float, float]
+_MOST_BOXES = 100
+"""Along a line from point to point."""
 
 
 def name_points(
@@ -65,8 +68,10 @@ def _drawn(axes: Any, lines: Sequence[Sequence[Place]], pixel: float) -> np.ndar
     places = [np.empty((0, 2))]
     for line in lines:
         points = axes.transData.transform(np.array(line, float).reshape(-1, 2))
-        between = np.linspace(points[:-1], points[1:], num=40).reshape(-1, 2)
-        places += [np.repeat(points, 20, axis=0), between]
+        places.append(np.repeat(points, 20, axis=0))
+        for start, end in pairwise(points):
+            count = 1 + int(np.hypot(*(end - start)) / (4 * pixel))
+            places.append(np.linspace(start, end, num=min(count, _MOST_BOXES)))
     drawn = np.vstack(places)
     return np.hstack([drawn - 2 * pixel, drawn + 2 * pixel])
 

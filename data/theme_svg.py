@@ -112,6 +112,9 @@ def _attributes(given: Mapping[str, str], name: str, used: set[str]) -> dict[str
     made = {key: re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", value) for key, value in given.items()}
     if _XLINK in given:
         made["href"] = f"#{name}-{given[_XLINK][1:]}"
+    for key in ("d", "x", "y", "transform"):
+        if key in made:
+            made[key] = re.sub(r"(\.\d\d)\d+", r"\1", made[key])  # hundredths of a point are fine enough
     if "id" in given:
         made["id"] = f"{name}-{given['id']}" if given["id"] in used else ""
     if "style" in given:

@@ -43,8 +43,8 @@ def comparison_picture(name: str, rows: Mapping[str, Mapping[str, Any]], against
         grid = figure.subplots(high, columns, sharex=True, squeeze=False).ravel().tolist()
         for axes, (metric, lines) in zip(grid, panels.items(), strict=False):
             _draw_panel(axes, lines)
-            unit = "tokens" if metric in TOKENS else "%"
-            axes.set_title(f"{metric.replace('_', ' ')}, {unit}", fontsize=8.5, fontweight="normal")
+            title = metric.replace("_", " ") + ("" if metric in TOKENS else ", %")
+            axes.set_title(title, fontsize=8.5, fontweight="normal")
         for place, axes in enumerate(grid):
             axes.set_visible(place < len(panels))
             axes.tick_params(labelbottom=place + columns >= len(panels))
@@ -89,9 +89,8 @@ def _draw_panel(axes: Any, lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
         mean, low, high = ([point[key] for point in points] for key in ("mean", "low", "high"))
         axes.plot(x, mean, color=colour, linewidth=0.8, alpha=0.5)
         axes.vlines(x, low, high, color=colour, linewidth=1.4)
-        axes.plot(
-            x, mean, linestyle="", color=colour, marker=marker, markerfacecolor=GROUND, label=short(name)
-        )
+        marked = {"linestyle": "", "color": colour, "marker": marker, "clip_on": False}
+        axes.plot(x, mean, **marked, markerfacecolor=GROUND, label=short(name))
         clear = [i for i, point in enumerate(points) if point["clear"]]
-        axes.plot([x[i] for i in clear], [mean[i] for i in clear], linestyle="", color=colour, marker=marker)
+        axes.plot([x[i] for i in clear], [mean[i] for i in clear], **marked)
     axes.set_ylim(bottom=0)
