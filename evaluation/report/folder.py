@@ -68,6 +68,12 @@ class FoundStage:
         return thinking_format(name) if isinstance(name, str) else THINK_TAGS
 
     @property
+    def read_stages(self) -> list[str]:
+        """Those of its inputs that are stages of its run."""
+        given = mapping(self.manifest.get("inputs"))
+        return [name.removeprefix(RUN_PREFIX) for name in given if name.startswith(RUN_PREFIX)]
+
+    @property
     def inputs(self) -> list[str]:
         """Stages by their names and paths, in the manifest's order."""
         return [name.removeprefix(RUN_PREFIX) for name in mapping(self.manifest.get("inputs"))]

@@ -80,16 +80,19 @@ def _telling(judged: Sequence[Judged]) -> list[Judged]:
 # ------------------------------------------------------------------ sampled completions
 
 
-def sampled_completions(found: FoundStage) -> str:
+def sampled_completions(found: FoundStage, name: str) -> Iterator[str]:
     """One completion that is right, one that is wrong and one that was cut off, where there are such, as
-    cards side by side; empty where the stage has no completions.
+    cards side by side. Nothing where the stage has no completions.
+
+    Args:
+        name: begins all ids.
 
     Raises:
         ValueError: the table is not what it should be.
     """
     path = found.folder / "attempts.parquet"
     if not path.is_file():
-        return ""
+        return
     file = open_table(path, _ATTEMPT)
     places: dict[str, int] = {}
     for place, values in enumerate(columns_of(file, ["verdict", "finish_reason"], rows=MOST_ROWS)):
@@ -98,9 +101,12 @@ def sampled_completions(found: FoundStage) -> str:
                 places[kind] = place
         if len(places) == len(_KINDS):
             break
-    rows = rows_at(file, sorted(places.values()), list(_ATTEMPT))
-    cards = [attempt_card(row, found.form, LONGEST_CHARACTERS) for row in rows]
-    return f"<div class='group'><div class='row' tabindex='0'>{''.join(cards)}</div></div>" if cards else ""
+    read = sorted(places.values())
+    rows = dict(zip(read, rows_at(file, read, list(_ATTEMPT)), strict=True))
+    shown = [rows[places[kind]] for kind in _KINDS if kind in places]
+    cards = [attempt_card(row, found.form, LONGEST_CHARACTERS) for row in shown]
+    if cards:
+        yield f"<div class='group' id='{name}'><div class='row' tabindex='0'>{''.join(cards)}</div></div>"
 
 
 # ------------------------------------------------------------------ search trees
