@@ -7,31 +7,27 @@ differences on the same problems, with a paired bootstrap interval over them.
 from __future__ import annotations
 
 import logging
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from data.figures import write_png
-from data.run_folder import read_manifest
 from data.stage import run_stage
 from data.store import write_json
-from evaluation.best_of_n import paired_difference
 from evaluation.compare_plot import comparison_picture
-from evaluation.problem_values import (
-    METRICS,
-    TOKENS,
-    ProblemValues,
-    interval,
-    read_problem_values,
-    summarise_values,
+from evaluation.evaluations import (
+    Evaluation,
+    check_metric,
+    check_settings,
+    common_benchmarks,
+    difference,
+    load_evaluations,
+    metric_values,
 )
+from evaluation.problem_values import METRICS, interval, summarise_values
 
 logger = logging.getLogger(__name__)
-
-_OVER_K = re.compile(r"(pass|maj)@[1-9][0-9]*")
 
 
 @dataclass(kw_only=True)
@@ -75,21 +71,6 @@ class CompareConfig:
             raise ValueError(f"against: {self.against!r} is not one of previous, first")
 
 
-def check_metric(metric: str, key: str) -> None:
-    """Refuse what no evaluation measures; `key` is where the recipe has it."""
-    if metric not in METRICS and not _OVER_K.fullmatch(metric):
-        raise ValueError(f"{key}: {metric!r} is not one of {', '.join(METRICS)}, pass@k or maj@k (pass@8)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """A finished evaluation under the name that it has here."""
-
-    name: str
-    folder: Path
-    found: ProblemValues
-
-
 def compare(config: CompareConfig, folder: Path) -> dict[str, Any]:
     """Write comparison.json and plots/comparison.png, print a table.
 
@@ -99,7 +80,7 @@ def compare(config: CompareConfig, folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: an evaluation is not finished, or they are not of the same problems.
     """
-    evaluations = load_evaluations(config)
+    evaluations = load_evaluations(config.evaluations, config.names)
     benchmarks = common_benchmarks(evaluations, config.benchmarks)
     check_settings(evaluations, config.metrics)
     rows = {name: compare_benchmark(evaluations, name, config) for name in benchmarks}
@@ -125,116 +106,6 @@ def compare(config: CompareConfig, folder: Path) -> dict[str, Any]:
         if row["value"] is not None
     }
     return {"evaluations": [each.name for each in evaluations], "against": config.against, **headline}
-
-
-# ------------------------------------------------------------------ reading
-
-
-def load_evaluations(config: CompareConfig) -> list[Evaluation]:
-    """The evaluations of a comparison in its order.
-
-    Raises:
-        ValueError: a folder is no finished run of stage `evaluate`, or two have the same name.
-    """
-    manifests = [_finished(path) for path in config.evaluations]
-    names = config.names or [manifest["name"] for manifest in manifests]
-    if len(set(names)) < len(names):  # of several pipelines
-        names = [f"{manifest['pipeline']}/{manifest['name']}" for manifest in manifests]
-    if len(set(names)) < len(names):
-        raise ValueError(f"evaluations: names repeat in {names}; give each its own in `names`")
-    return [
-        Evaluation(name=name, folder=Path(path), found=read_problem_values(Path(path)))
-        for name, path in zip(names, config.evaluations, strict=True)
-    ]
-
-
-def read_evaluation(path: str) -> Evaluation:
-    """One evaluation by the name of its stage.
-
-    Raises:
-        ValueError: no finished run of stage `evaluate`.
-    """
-    return Evaluation(name=_finished(path)["name"], folder=Path(path), found=read_problem_values(Path(path)))
-
-
-def _finished(path: str) -> dict[str, Any]:
-    """The manifest of a finished evaluation."""
-    manifest = read_manifest(Path(path))
-    if manifest is None:
-        raise ValueError(f"evaluations: {path} is no run folder; give folders of stage evaluate")
-    if manifest["stage"] != "evaluate":
-        raise ValueError(
-            f"evaluations: {path} is of stage {manifest['stage']!r}; give folders of stage evaluate"
-        )
-    if manifest["status"] != "finished":
-        raise ValueError(f"evaluations: {path} is not finished ({manifest['status']}); run its stage first")
-    return manifest
-
-
-def common_benchmarks(evaluations: Sequence[Evaluation], wanted: Sequence[str]) -> list[str]:
-    """The benchmarks to compare, in the order of the first evaluation.
-
-    Raises:
-        ValueError: an evaluation lacks one, or other problems bear its name there.
-    """
-    seen = dict.fromkeys(name for each in evaluations for name in each.found.ids)
-    names = list(wanted) or list(seen)
-    for name in names:
-        without = [each.name for each in evaluations if name not in each.found.ids]
-        if without:
-            in_all = [n for n in seen if all(n in each.found.ids for each in evaluations)]
-            raise ValueError(
-                f"benchmarks: {name!r} is not in {', '.join(without)}; in all evaluations are "
-                f"{in_all or 'none'}: name those to compare in `benchmarks`"
-            )
-        _check_same_problems(evaluations, name)
-    return names
-
-
-def _check_same_problems(evaluations: Sequence[Evaluation], name: str) -> None:
-    first, *others = evaluations
-    wanted = first.found.ids[name]
-    for other in others:
-        own = other.found.ids[name]
-        if sorted(own) != sorted(wanted):
-            raise ValueError(
-                f"evaluations: benchmark {name!r} has other problems in {other.name} ({len(own)}) than in "
-                f"{first.name} ({len(wanted)}): {lacking(own, wanted)}; evaluate both on one set"
-            )
-
-
-def lacking(own: Iterable[str], wanted: Iterable[str]) -> str:
-    """What of the wanted ids is not there, and what is there beside."""
-    has, wants = Counter(own), Counter(wanted)
-    lacks, more = sorted((wants - has).elements()), sorted((has - wants).elements())
-    return f"lacks {_some(lacks)}, has {_some(more)} beside"
-
-
-def _some(ids: Sequence[str]) -> str:
-    return f"{len(ids)} ({', '.join(ids[:3])}{', ...' * (len(ids) > 3)})" if ids else "none"
-
-
-def check_settings(evaluations: Sequence[Evaluation], metrics: Sequence[str]) -> None:
-    """Warn of evaluations that were made in different ways.
-
-    Raises:
-        ValueError: `language_share` is wanted of different languages.
-    """
-    first = evaluations[0].found.settings
-    for key in first:
-        values = {each.name: each.found.settings.get(key) for each in evaluations}
-        if key == "model" or all(value == first[key] for value in values.values()):
-            continue
-        shown = ", ".join(f"{name} {value!r}" for name, value in values.items())
-        if key == "language" and "language_share" in metrics and len({*values.values()} - {None}) > 1:
-            raise ValueError(
-                f"metrics: language_share is of different languages ({shown}); take it out of `metrics`, or "
-                "evaluate with one `language`"
-            )
-        logger.warning("%s differs (%s): a change is not the model's alone", key, shown)
-
-
-# ------------------------------------------------------------------ comparing
 
 
 def compare_benchmark(evaluations: Sequence[Evaluation], name: str, config: CompareConfig) -> dict[str, Any]:
@@ -280,43 +151,6 @@ def drop_empty(rows: Mapping[str, dict[str, Any]], metrics: Sequence[str]) -> li
     if not kept:
         raise ValueError(f"metrics: {', '.join(metrics)} have no value in any evaluation; add accuracy")
     return kept
-
-
-def metric_values(
-    evaluation: Evaluation, benchmark: str, metric: str, ids: Sequence[str]
-) -> list[float | None]:
-    """A metric of an evaluation in the order of these ids.
-
-    Raises:
-        ValueError: it was not measured.
-    """
-    values = evaluation.found.values[benchmark]
-    if metric not in values:
-        if metric == "language_share":  # left out of this evaluation
-            return [None] * len(ids)
-        kinds = [name for name in values if name in METRICS or _OVER_K.fullmatch(name)]
-        raise ValueError(
-            f"metrics: {evaluation.name} did not measure {metric} of {benchmark}, but {', '.join(kinds)}; "
-            "add its k to `k` of that evaluation, or take it out of `metrics`"
-        )
-    of_problem = dict(zip(evaluation.found.ids[benchmark], values[metric], strict=True))
-    return [of_problem[identity] for identity in ids]
-
-
-def difference(
-    metric: str, values: Sequence[float | None], others: Sequence[float | None], seed: int = 0
-) -> dict[str, Any] | None:
-    """Mean of value - other over the problems that have both, with its paired 95 % interval; None where no
-    problem has both."""
-    pairs = [(v, o) for v, o in zip(values, others, strict=True) if v is not None and o is not None]
-    if not pairs:
-        return None
-    own, base = zip(*pairs, strict=True)
-    if metric in TOKENS:
-        found = summarise_values(metric, [value - other for value, other in pairs], seed)
-    else:
-        found = {**asdict(paired_difference(own, base, seed=seed)), "problems": len(pairs)}
-    return found and {**found, "clear": not found["low"] <= 0 <= found["high"]}
 
 
 def print_table(rows: Mapping[str, Mapping[str, Any]], against: str) -> None:

@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from data.recipe import parse_mapping
-from evaluation.compare import Evaluation, check_metric, metric_values, read_evaluation
 from evaluation.compute_optimal import read_choices
+from evaluation.evaluations import Evaluation, check_metric, load_evaluations, metric_values
 from evaluation.problem_values import read_setting_values
 from evaluation.search_curves import Option, load_searches, mean_costs, options_of
 
@@ -81,7 +81,7 @@ class EvaluationSide(_Measured):
 
     def read(self, seed: int) -> Side:
         """Raises: ValueError, no finished evaluation, or it lacks the benchmark or the metric."""
-        found = read_evaluation(self.evaluation)
+        (found,) = load_evaluations([self.evaluation])
         return replace(self._side_of(found), evaluation=found)
 
 

@@ -20,9 +20,9 @@ import numpy as np
 from data.recipe import parse_mapping
 from data.stage import run_stage
 from data.store import atomic_path, write_json
-from evaluation.compare import check_settings, difference, lacking
 from evaluation.effect_sides import Side, parse_side
 from evaluation.effects_table import print_table, sheet
+from evaluation.evaluations import check_settings, difference, lacking
 from evaluation.problem_values import TOKENS, summarise_values
 from evaluation.search_report import UNIT_NAMES, markdown, number
 

@@ -13,8 +13,9 @@ import yaml
 from data.recipe import load_recipe, references
 from data.stage import configure
 from data.store import read_json, write_json
+from evaluation import evaluate_search as search_stage
 from evaluation.effects import Effect, EffectsConfig, combine, effects, measure, t_interval, verdict
-from evaluation.evaluate_search import EvaluateSearchConfig, evaluate_search
+from evaluation.evaluate_search import EvaluateSearchConfig
 from evaluation.problem_values import ProblemValues, read_problem_values, write_setting_values
 from evaluation.search_curves import load_searches, options_of
 from launch.stages import find_stage
@@ -114,7 +115,9 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     source = write(folder / "search", world(40))
     config = EvaluateSearchConfig(searches=[source], bins=2, costs=["generated_tokens", "flops"])
     (folder / "out").mkdir()
-    metrics = evaluate_search(config, folder / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search_stage, "write_plots", lambda folder, results: None)
+        metrics = search_stage.evaluate_search(config, folder / "out")
     assert not any("ways" in row for found in metrics["compute_optimal"].values() for row in found["budgets"])
     write_json(folder / "out" / "metrics.json", metrics)
     return source, str(folder / "out")
