@@ -250,6 +250,7 @@ class RunFolder:
             "host": {
                 "name": socket.gethostname(),
                 "cpus": os.cpu_count(),
+                "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
                 "python": platform.python_version(),
             },
             "command": sys.argv,

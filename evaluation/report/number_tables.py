@@ -31,8 +31,9 @@ def tables(metrics: Mapping[str, Any]) -> str:
 
 
 def words(name: object) -> str:
-    """The name of a number, as HTML."""
-    return line(str(name).replace("_", " "), 80)
+    """The name of a number, as HTML; paths stay as they are."""
+    text = str(name)
+    return line(text if "/" in text else text.replace("_", " "), 80)
 
 
 def cell(value: Any) -> str | None:

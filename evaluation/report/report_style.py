@@ -66,6 +66,9 @@ main .group .card{flex-basis:min(340px,84vw)}
 .numbers{display:grid;grid-template-columns:repeat(auto-fill,minmax(170px,1fr));gap:10px 18px;margin:14px 0}
 .numbers dt{color:var(--quiet);font-size:12.5px;overflow-wrap:anywhere}
 .numbers dd{margin:0;font-weight:600;overflow-wrap:anywhere}
+.inside .box{width:fit-content;max-width:100%}
+.inside .box td,.inside .box th{padding-top:4px;padding-bottom:4px}
+.inside td:not(:first-child){padding-left:22px}
 .trouble{border-left:3px solid var(--bad);padding:6px 14px;margin:12px 0;background:var(--bad-soft);
 overflow-wrap:anywhere}
 .trouble pre{background:none;border:0;padding:4px 0 0}

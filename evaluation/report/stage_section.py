@@ -19,6 +19,8 @@ STATUS_BADGES = {"finished": "right", "failed": "wrong", "missing": "wrong"}
 """Others are told with doubt."""
 MOST_CHARACTERS = 8_000
 LOG_BYTES = 6_000
+_FEW_TABLES = 2
+"""So many are shown at once."""
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -81,8 +83,9 @@ def _numbers(found: FoundStage) -> str:
     plain = plain_numbers(found.metrics)
     shown = "".join(f"<div><dt>{key}</dt><dd>{value}</dd></div>" for key, value in plain)
     more = tables(found.metrics)
+    opened = " open" if more.count("<h4>") <= _FEW_TABLES else ""
     return (f"<dl class='numbers'>{shown}</dl>" if shown else "") + (
-        f"<details><summary>all numbers</summary>{more}</details>" if more else ""
+        f"<details{opened}><summary>all numbers</summary>{more}</details>" if more else ""
     )
 
 
