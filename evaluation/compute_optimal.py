@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data.schema import Problem
-from data.store import write_json
 from evaluation.best_of_n import SAME, Difference, paired_difference
 from evaluation.metrics import summarise
-from evaluation.problem_values import read_written
 from evaluation.search_curves import Option
 from evaluation.search_difficulty import Measured, bin_edges, rank_bins
 
@@ -221,11 +218,11 @@ def at_budget(
     """What a budget buys; None where a half can afford no option.
 
     Returns:
-        budget; ways (`right` and `cost` of each problem by each way below, for `write_choices`; bound has
-        no cost); settings (accuracy of each option that is affordable on all problems); fixed (the best
-        option for all problems, chosen on the other half); for each way its accuracy, mean_cost, gain (over
-        fixed, with the paired interval), hindsight and regret (hindsight - accuracy), chosen and probed;
-        bound (the best option for each problem that any of them could afford there: no choice exceeds it).
+        budget; ways (`right` and `cost` of each problem by each way below; bound has no cost); settings
+        (accuracy of each option that is affordable on all problems); fixed (the best option for all problems,
+        chosen on the other half); for each way its accuracy, mean_cost, gain (over fixed, with the paired
+        interval), hindsight and regret (hindsight - accuracy), chosen and probed; bound (the best option for
+        each problem that any of them could afford there: no choice exceeds it).
     """
     fixed = cross_fit(grid, half_P, budget)
     if fixed is None:
@@ -285,28 +282,3 @@ def default_budgets(grid: Grid) -> list[float]:
     return [
         MARGIN * cost for cost, next_one in zip(costs, following, strict=True) if next_one > MARGIN * cost
     ]
-
-
-# ------------------------------------------------------------------ kept for each problem
-
-CHOICES_FILE = "choices.json"
-
-
-def write_choices(folder: Path, problems: Sequence[Problem], rows: Mapping[str, Sequence[dict]]) -> None:
-    """Move `ways` of the rows of `at_budget` (by unit) into CHOICES_FILE: what each way came to on each
-    problem at each budget."""
-    units = {
-        unit: [{"budget": row["budget"], "ways": row.pop("ways")} for row in found]
-        for unit, found in rows.items()
-    }
-    write_json(folder / CHOICES_FILE, {"ids": [problem.id for problem in problems], "units": units})
-
-
-def read_choices(folder: Path) -> tuple[list[str], dict[str, list[dict[str, Any]]]]:
-    """Problem ids, and by unit a row (budget, ways) for each budget.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    found = read_written(folder, CHOICES_FILE, "evaluate_search")
-    return found["ids"], found["units"]

@@ -15,9 +15,10 @@ from data.figures import write_png
 from data.schema import Problem
 from data.stage import run_stage
 from data.store import atomic_path, write_json
-from evaluation.compute_optimal import at_budget, binnings, default_budgets, grid_of, halves, write_choices
+from evaluation.compute_optimal import at_budget, binnings, default_budgets, grid_of, halves
 from evaluation.fit_planner import fit_planner
 from evaluation.metrics import summarise
+from evaluation.problem_values import write_choices
 from evaluation.search_curves import (
     AUTO,
     Option,
@@ -96,7 +97,7 @@ def evaluate_search(config: EvaluateSearchConfig, folder: Path) -> dict[str, Any
     options = [option for option in every_option if option.strategy != AUTO]
     costs = known_units(config.costs, every_option)
     budgets = {unit: budget_rows(config, options, measured, problems, unit) for unit in costs}
-    write_choices(folder, problems, budgets)
+    write_choices(folder, [problem.id for problem in problems], budgets)
     results = {
         "problems": len(problems),
         "choice": config.choice,
@@ -106,7 +107,7 @@ def evaluate_search(config: EvaluateSearchConfig, folder: Path) -> dict[str, Any
         "differences": differences(every_option, config.choice, config.seed),
         "difficulty": difficulty_row(config, measured),
         "bins": bin_rows(config, options, measured, problems),
-        "compute_optimal": {unit: {"budgets": rows} for unit, rows in budgets.items()},
+        "compute_optimal": {unit: {"budgets": without_ways(rows)} for unit, rows in budgets.items()},
     }
     planner = None
     if config.difficulty != "oracle":
@@ -122,6 +123,11 @@ def evaluate_search(config: EvaluateSearchConfig, folder: Path) -> dict[str, Any
     write_plots(folder / "plots", results)
     report(results, searches, planner, folder)
     return {**headline(results), **results}
+
+
+def without_ways(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of budgets without what stands in choices.json."""
+    return [{key: value for key, value in row.items() if key != "ways"} for row in rows]
 
 
 def known_units(costs: Sequence[str], options: Sequence[Option]) -> list[str]:

@@ -23,6 +23,8 @@ METRICS = ("accuracy", "formatted", "language_share", "truncated_share", *TOKENS
 FILE = "problem_values.json"
 SETTINGS_FILE = "setting_values.json"
 """The same of every setting of stage test_time."""
+CHOICES_FILE = "choices.json"
+"""What each way to choose a search came to on each problem at each budget: of stage evaluate_search."""
 
 Values = list[float | None]
 """One for each problem, None where it has none."""
@@ -138,6 +140,24 @@ def read_setting_values(folder: Path) -> dict[str, ProblemValues]:
     """
     found = read_written(folder, SETTINGS_FILE, "test_time")
     return {title: _from_row(row) for title, row in found.items()}
+
+
+def write_choices(folder: Path, ids: Sequence[str], rows: Mapping[str, Sequence[dict]]) -> None:
+    """Write CHOICES_FILE: budget and ways of the rows of `evaluation.compute_optimal.at_budget` by unit."""
+    units = {
+        unit: [{key: row[key] for key in ("budget", "ways")} for row in found] for unit, found in rows.items()
+    }
+    write_json(folder / CHOICES_FILE, {"ids": ids, "units": units})
+
+
+def read_choices(folder: Path) -> tuple[list[str], dict[str, list[dict[str, Any]]]]:
+    """Problem ids, and by unit a row (budget, ways) for each budget.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    found = read_written(folder, CHOICES_FILE, "evaluate_search")
+    return found["ids"], found["units"]
 
 
 def read_written(folder: Path, name: str, stage: str) -> Any:
