@@ -80,7 +80,7 @@ PROBLEMS = [problem(f"question {n}") for n in range(30)]
 def config_for(server: LabelServer, folder: Path, **fields: Any) -> LabelDomainsConfig:
     write_problems(folder / "in", PROBLEMS)
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    given: dict[str, Any] = {"concurrency": 3, "backoff_seconds": 0.01, "retries": 2, "timeout_seconds": 5.0}
+    given: dict[str, Any] = {"concurrency": 3, "backoff_seconds": 0.01, "retries": 2, "timeout_seconds": 30.0}
     return LabelDomainsConfig(
         problems=str(folder / "in"), method="endpoint", base_url=url, model="m", **given | fields
     )
@@ -89,9 +89,13 @@ def config_for(server: LabelServer, folder: Path, **fields: Any) -> LabelDomains
 def test_failures_that_pass_are_tried_again_and_concurrency_is_bounded(
     server: LabelServer, tmp_path: Path
 ) -> None:
+    meeting = threading.Barrier(2)
+
     def answer(endpoint: Endpoint, question: str) -> None:
         first = server.asked.count(question) == 1
         number = int(question.split()[1])
+        if first and number < meeting.parties:
+            meeting.wait(30)  # two are at work at once, however fast they are
         if first and number % 5 == 0:
             endpoint.reply(503, "busy")
         elif first and number % 5 == 1:
