@@ -106,7 +106,7 @@ def learning_picture(name: str, rows: Rows, of: str = "the policy") -> Picture |
         ends = {}
         for axes, (title, curves) in zip(grid, panels.items(), strict=True):
             ends[axes] = _draw_groups(axes, curves) if title == _GROUPS else _draw_panel(axes, title, curves)
-            axes.set_title(title, fontsize=8.5, fontweight="normal")
+            axes.set_title(title, fontsize=9, fontweight="normal")
         grid[-1].set_xlabel("optimizer step")
         label_ends(figure, ends)
 

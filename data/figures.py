@@ -23,14 +23,14 @@ MOST_POINTS = 500
 """Of a curve that is drawn."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _DPI = 150
-_LABEL_SIZE = 8
+_LABEL_SIZE = 8.5
 _STYLE = {
     "axes.axisbelow": True,
     "axes.edgecolor": SOFT,
     "axes.facecolor": "none",
     "axes.grid": True,
     "axes.labelcolor": INK,
-    "axes.labelsize": 8.5,
+    "axes.labelsize": 9,
     "axes.linewidth": 0.7,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -40,10 +40,10 @@ _STYLE = {
     "axes.titleweight": "bold",
     "figure.constrained_layout.use": True,
     "font.family": "DejaVu Sans",
-    "font.size": 8.5,
+    "font.size": 9,
     "grid.color": GRID,
     "grid.linewidth": 0.6,
-    "legend.fontsize": 8,
+    "legend.fontsize": 8.5,
     "legend.frameon": False,
     "legend.labelcolor": INK,
     "lines.linewidth": 1.6,
@@ -54,10 +54,10 @@ _STYLE = {
     "text.parse_math": False,
     "xtick.color": SOFT,
     "xtick.labelcolor": INK,
-    "xtick.labelsize": 8,
+    "xtick.labelsize": 8.5,
     "ytick.color": SOFT,
     "ytick.labelcolor": INK,
-    "ytick.labelsize": 8,
+    "ytick.labelsize": 8.5,
 }
 
 
@@ -79,6 +79,8 @@ class Picture:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9-]+", self.name):
             raise ValueError(f"picture name: {self.name!r} may only have a-z, 0-9 and hyphens")
+        for key in ("title", "caption"):
+            object.__setattr__(self, key, plain(getattr(self, key)))
 
 
 def write_picture(picture: Picture, folder: Path) -> str:
@@ -162,9 +164,14 @@ def styles() -> Iterator[tuple[str, str]]:
     return zip(cycle(COLOURS), cycle(MARKERS), strict=False)
 
 
+def plain(text: object) -> str:
+    """Words with one space between them, without control characters and halves of letters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
 def short(text: object, letters: int = 24) -> str:
-    """A name as a picture has room for it, without what is no letter of any script."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    """A name as a picture has room for it."""
+    text = plain(text)
     return text if len(text) <= letters else text[: letters - 1] + "…"
 
 

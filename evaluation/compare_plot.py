@@ -43,8 +43,8 @@ def comparison_picture(name: str, rows: Mapping[str, Mapping[str, Any]], against
         grid = figure.subplots(high, columns, sharex=True, squeeze=False).ravel().tolist()
         for axes, (metric, lines) in zip(grid, panels.items(), strict=False):
             _draw_panel(axes, lines)
-            title = metric.replace("_", " ") + ("" if metric in TOKENS else ", %")
-            axes.set_title(title, fontsize=8.5, fontweight="normal")
+            title = short(metric.replace("_", " ")) + ("" if metric in TOKENS else ", %")
+            axes.set_title(title, fontsize=9, fontweight="normal")
         for place, axes in enumerate(grid):
             axes.set_visible(place < len(panels))
             axes.tick_params(labelbottom=place + columns >= len(panels))

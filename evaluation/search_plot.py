@@ -51,7 +51,7 @@ def lines_of(rows: Sequence[Mapping[str, Any]], unit: str) -> Lines:
         times[row["strategy"]].append(row["n"])
     lines: Lines = defaultdict(list)
     for row in rows:
-        strategy, ns = row["strategy"], times[row["strategy"]]
+        strategy, ns = str(row["strategy"]), times[row["strategy"]]
         label = strategy
         if len(set(ns)) < len(ns) and strategy != AUTO:
             label = re.sub(r"\s*\b(at )?n=\d+", "", row["setting"]) or strategy
@@ -135,14 +135,18 @@ def _bins_picture(
     Args:
         bins: each with its row (low, high, problems) and its lines.
     """
+    panels = [(numbers(row, "low", "high", "problems"), lines) for row, lines in bins]
+    data = [{"low": low, "high": high, "problems": n, "lines": own} for (low, high, n), own in panels]
     columns = min(2, len(bins))
     high = ceil(len(bins) / columns)
 
     def draw(figure: Figure) -> None:
         grid = figure.subplots(high, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
-        for axes, (row, lines) in zip(grid, bins, strict=False):
-            _draw_lines(axes, lines)
-            axes.set_title(f"{bin_name(row)}: {row['problems']} problems", fontsize=8, fontweight="normal")
+        for axes, row in zip(grid, data, strict=False):
+            _draw_lines(axes, row["lines"])
+            axes.set_title(
+                f"{bin_name(row)}: {row['problems']:.0f} problems", fontsize=8, fontweight="normal"
+            )
         grid[0].set_ylim(0, 103)
         _cost_axis(grid[0], [point["cost"] for _, lines in bins for own in lines.values() for point in own])
         for place, axes in enumerate(grid):
@@ -154,7 +158,6 @@ def _bins_picture(
                 axes.set_ylabel("accuracy, %")
         legend_below(figure, grid[0], columns=2)
 
-    data = [{**{key: row[key] for key in ("low", "high", "problems")}, "lines": own} for row, own in bins]
     return Picture(
         name=name,
         title=f"By difficulty against {UNIT_NAMES[unit]}: {how}",

@@ -131,8 +131,8 @@ def costs_picture(stages: Sequence[FoundStage]) -> Iterator[Picture]:
         draw_bars(left, seconds)
         draw_bars(right, tokens, named=False)
         left.set_yticks(range(len(seconds)), [row.name for row in seconds])
-        left.set_title("time", fontsize=8.5)
-        right.set_title("tokens", fontsize=8.5)
+        left.set_title("time", fontsize=9)
+        right.set_title("tokens", fontsize=9)
 
     yield Picture(
         name="run-costs",
@@ -160,7 +160,7 @@ def effects_picture(rows: Sequence[Mapping[str, Any]], name: str = "run-effects"
     units: dict[str, list[tuple[Dot, str]]] = {}
     for row in rows[:_MOST_ROWS]:
         verdict = str(row["verdict"])
-        units.setdefault(str(row["unit"]), []).append((_effect(row, _VERDICTS[verdict]), verdict))
+        units.setdefault(short(row["unit"]), []).append((_effect(row, _VERDICTS[verdict]), verdict))
     if not units:
         raise ValueError("effects: there is none to draw")
     counts = [len(found) for found in units.values()]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROW_INCHES = 0.25
-_TEXT_SIZE = 8
+_TEXT_SIZE = 8.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def _name_rows(axes: Any, names: Sequence[str], texts: Sequence[str]) -> None:
     for place, text in enumerate(texts):
         axes.annotate(
             text,
-            (1.02, place),
+            (1.03, place),
             xycoords=("axes fraction", "data"),
             va="center",
             fontsize=_TEXT_SIZE,
@@ -99,7 +99,7 @@ def dots_picture(
         for axes, (benchmark, rows) in zip(grid.ravel(), panels.items(), strict=True):
             draw_dots(axes, rows)
             if len(panels) > 1:
-                axes.set_title(benchmark, fontsize=8.5)
+                axes.set_title(benchmark, fontsize=9)
         grid.ravel()[-1].set(xlim=(0, 100), xlabel=label)
 
     return Picture(

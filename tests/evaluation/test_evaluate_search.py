@@ -20,6 +20,8 @@ from data.stage import configure
 from data.store import read_json
 from evaluation import evaluate_search as stage
 from evaluation.evaluate_search import EvaluateSearchConfig, _ranks, evaluate_search
+from evaluation.report.folder import FoundStage
+from evaluation.report.pictures import stage_pictures
 from evaluation.search_plot import lines_of
 from inference.search.planner import Planner
 from launch.stages import find_stage
@@ -76,6 +78,18 @@ def test_files(finished: tuple[Path, dict[str, Any]]) -> None:
     )
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("png", "json")}
     assert imread(folder / "plots" / "accuracy-flops.png").shape[1] == 720
+    found = FoundStage(
+        folder=folder,
+        name="19_search",
+        stage="evaluate_search",
+        manifest={},
+        metrics=metrics,
+        status="",
+        problems=(),
+    )
+    assert [picture.name for picture in stage_pictures(found)] == [
+        f"19-search-{stem.replace('_', '-')}" for stem in stems if "seconds" not in stem
+    ]
     lines = read_json(folder / "plots" / "accuracy-generated_tokens.json")["lines"]
     assert [[point["n"] for point in points] for points in lines.values()] == [
         [1, 2, 4, 8, 16],

@@ -156,14 +156,14 @@ def mutants(value: Any) -> Iterator[Any]:
 
 
 def test_odd_content_gives_fewer_pictures(stages: list[FoundStage], tmp_path: Path) -> None:
-    """Nothing raises, and whatever is given can be drawn (every 150th is)."""
+    """Nothing raises, and whatever is given can be drawn (every 400th is)."""
     tried = drawn = 0
     for found in stages:
         for metrics in mutants(found.metrics):
             found.metrics.clear()
             found.metrics.update(metrics)
             pictures = stage_pictures(found)
-            if tried % 150 == 0:
+            if tried % 400 == 0:
                 pictures += run_pictures(stages)
                 for picture in pictures:
                     write_picture(picture, tmp_path / "pictures")
@@ -172,7 +172,7 @@ def test_odd_content_gives_fewer_pictures(stages: list[FoundStage], tmp_path: Pa
         found.metrics.clear()
         found.metrics.update(METRICS[found.name])
     assert tried > 1_500
-    assert drawn > 30
+    assert drawn > 10
 
 
 def test_odd_files_give_fewer_pictures(
