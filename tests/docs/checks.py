@@ -27,8 +27,9 @@ from tests.docs.pages import ROOT, Block, Command
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PLACEHOLDERS = {
     "my_recipe.yaml": "a recipe of the reader's own with rewards",
-    "recipes/mine": "a folder of them",
-    "my/questions.jsonl": "questions of the reader's own",
+    "recipes/mine": "the reader's own recipe folder: that of the tutorial",
+    "questions.jsonl": "the reader's own questions, and",
+    "held_out.jsonl": "those that nothing is trained on",
     "PLACEHOLDER": "what a page has in angle brackets: a folder of the reader's own",
     "FOLDER": "a folder of the reader's own",
 }
@@ -229,7 +230,13 @@ def check_vllm(command: Command) -> None:
 
 
 def check_source(command: Command) -> None:
-    assert command.words[1] == ".venv/bin/activate", "made by `make`"
+    assert Path(command.words[1]).is_file(), f"no {command.words[1]}"
+
+
+def check_file_command(command: Command) -> None:
+    """cp, head, tail: they run in test_tutorial.py; their first file is there."""
+    [path] = [word for word in command.words[1:] if Path(word).suffix or "/" in word][:1]
+    assert Path(path).exists() or command.where.startswith("docs/tutorial.md"), f"no {path}"
 
 
 def variables_exist(command: Command) -> None:
@@ -259,5 +266,8 @@ KINDS: dict[str, Callable[[Command], None]] = {
     "bash": check_bash,
     "vllm": check_vllm,
     "source": check_source,
+    "cp": check_file_command,
+    "head": check_file_command,
+    "tail": check_file_command,
     "export": variables_exist,
 }

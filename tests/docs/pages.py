@@ -17,9 +17,9 @@ PAGES = sorted(
     for pattern in ("README.md", "CONTRIBUTING.md", "docs/*.md", "recipes/*/README.md")
     for path in ROOT.glob(pattern)
 )
-PROGRAMS = ("slowthink", "python", "accelerate", "make", "pytest", "pip", "bash", "vllm", "source", "git")
-SHELL = ("export", "for", "cd")
-"""Begins of lines that only set up others."""
+PROGRAMS = ("slowthink", "python", "accelerate", "make", "pytest", "pip", "bash", "vllm", "source")
+SHELL = ("export", "cp", "head", "tail")
+"""What else a line of a block may begin with."""
 OTHER = (
     "recipes/      one folder",  # the tree of folders
     "launch -> training",  # the direction of imports

@@ -7,6 +7,7 @@ there is a finished run. A command of a kind that is not known fails.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,22 +17,17 @@ from tests.docs.pages import PAGES, ROOT, blocks, commands, parse
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder as a reader has it: the project's files, and the reader's own."""
-    for name in ("docs", "launch", "tests", "Makefile", "pyproject.toml"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "recipes" / "mine").mkdir(parents=True)
-    for folder in (ROOT / "recipes").iterdir():
-        (tmp_path / "recipes" / folder.name).symlink_to(folder)
-    for name in ("my_recipe.yaml", "recipes/mine/01_grpo.yaml"):
-        (tmp_path / name).write_text("stage: grpo\nrewards: [accuracy, format, language, repetition]\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SLOWTHINK_RUNS", str(tmp_path / "runs"))
-    return tmp_path
+def readers(checkout: Path) -> Path:
+    """A checkout with what the pages take for the reader's own (`PLACEHOLDERS` in checks.py)."""
+    shutil.copytree(ROOT / "docs" / "examples" / "mine", checkout / "recipes" / "mine")
+    shutil.copy(checkout / "recipes" / "mine" / "05_grpo.yaml", checkout / "my_recipe.yaml")
+    for name in ("questions.jsonl", "held_out.jsonl"):
+        (checkout / name).write_text('{"question": "What is 1 + 1?", "answer": "2"}\n')
+    return checkout
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.usefixtures("checkout")
+@pytest.mark.usefixtures("readers")
 def test_commands(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     for block in blocks(page):
         assert block.kind != "unknown", f"{block}: neither a command nor a recipe: {block.text[:80]!r}"
@@ -75,7 +71,7 @@ def test_commands(page: str, capsys: pytest.CaptureFixture[str]) -> None:
         "curl https://example.org",
     ],
 )
-@pytest.mark.usefixtures("checkout")
+@pytest.mark.usefixtures("readers")
 def test_a_wrong_command_is_found(text: str) -> None:
     [command] = parse(text, "docs/README.md:1")
     with pytest.raises((Exception, SystemExit)):

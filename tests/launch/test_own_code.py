@@ -1,4 +1,4 @@
-"""The examples of code of one's own, copied beside a recipe and run as a user runs them."""
+"""Code of one's own that a recipe names: the examples of the docs, found beside the recipe."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ import pytest
 import yaml
 
 from data.own_code import own_code_file
-from data.rollouts import read_rollouts
 from data.sources import load, parse_source
-from data.store import iterate_rows, read_problems, table_path
-from data.thinking import THINK_TAGS
+from data.store import read_problems
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -29,30 +27,6 @@ PAGES = {
 }
 COLLECT = {
     "sources": [{"id": "my_questions:shopping", "role": "train", "licence": "mine", "options": {"count": 40}}]
-}
-SEARCH = {
-    "problems": "run:01_collect",
-    "limit": 4,
-    "scorer": "my_scorer:Recalculates",
-    "scorer_model": "sums again",
-    "scorer_options": {"doubt": 0.2},
-    "strategies": [{"strategy": "my_search:Beginnings", "n": [3, 4], "keep": 2, "steps": 2}],
-    "dtype": "float32",
-    "step_separator": " ",
-    "max_tokens": 48,
-    "max_step_tokens": 8,
-}
-GRPO = {
-    "problems": "run:01_collect",
-    "rewards": ["format", {"function": "my_reward:Grounded", "from_nowhere": 0.25}],
-    "num_generations": 4,
-    "per_device_train_batch_size": 8,
-    "max_completion_length": 24,
-    "max_steps": 2,
-    "use_cpu": True,
-    "bf16": False,
-    "gradient_checkpointing": False,
-    "report_to": "none",
 }
 
 
@@ -77,77 +51,25 @@ def test_the_page_shows_the_example_as_it_is(name: str) -> None:
     assert len(text.splitlines()) < 40
 
 
-@pytest.mark.slow
-def test_a_pipeline_of_ones_own_code(tiny_model: Path, tmp_path: Path) -> None:
-    for name in PAGES:
-        shutil.copy(EXAMPLES / name, tmp_path)
-    recipes = tmp_path / "mine"
-    recipes.mkdir()
-    model = {"model_name_or_path": str(tiny_model), "seed": 0}
-    for name, fields in {
-        "collect": COLLECT,
-        "search": {**SEARCH, **model},
-        "grpo": {**GRPO, **model},
-    }.items():
-        number = 1 + len(list(recipes.iterdir()))
-        (recipes / f"0{number}_{name}.yaml").write_text(yaml.safe_dump({"stage": name, **fields}))
-    done = slowthink(tmp_path, "run", "mine")
-    assert done.returncode == 0, done.stderr[-3000:]
-    run = tmp_path / "runs" / "mine"
-
-    problems = read_problems(run / "01_collect")
-    assert 20 < len(problems) <= 40
-    for problem in problems:
-        one, other = map(int, re.findall(r"\d+", problem.question))
-        assert int(problem.answer) == one * other
-        assert (problem.licence, problem.domain, problem.role) == ("mine", "shopping", "train")
-
-    check_search(run / "02_search")
-    check_rewards(run / "03_grpo")
-    check_that_changed_code_is_noticed(tmp_path)
-
-
-def check_search(folder: Path) -> None:
-    searches = list(iterate_rows(table_path(folder, "searches"), "searches"))
-    assert {row["strategy"] for row in searches} == {"my_search:Beginnings"}
-    assert len(searches) == 8
-    nodes = list(iterate_rows(table_path(folder, "nodes"), "nodes"))
-    for n in (3, 4):
-        trees: dict[str, list[dict[str, Any]]] = {}
-        for row in nodes:
-            if f"n={n} " in row["setting"]:
-                trees.setdefault(row["id"], []).append(row)
-        assert len(trees) == 4
-        for rows in trees.values():
-            beginnings = [row for row in rows if row["parent"] == 0]
-            opened = [row for row in beginnings if not row["end"]]
-            finished = [row for row in rows if row["parent"] > 0]
-            assert len(beginnings) == n
-            assert len(finished) == min(2, len(opened))
-            best = sorted((row["score"] for row in opened), reverse=True)[:2]
-            gone_on = [rows[row["parent"]]["score"] for row in finished]
-            assert sorted(gone_on, reverse=True) == best
-    assert {round(row["score"], 6) for row in nodes if row["parent"] == 0} <= {0.2, 0.5, 0.8}
-
-
-def check_rewards(folder: Path) -> None:
-    rows = [row for step in (0, 1) for row in read_rollouts(folder, step)]
-    assert len(rows) == 16
-    for row in rows:
-        split = THINK_TAGS.split(row.text)
-        numbers = re.findall(r"\d+(?:\.\d+)?", split.response)
-        thought = re.findall(r"\d+(?:\.\d+)?", split.thinking)
-        paid = None if not numbers else 1.0 if numbers[-1] in thought else 0.25
-        assert row.rewards["Grounded"] == paid
-
-
-def check_that_changed_code_is_noticed(folder: Path) -> None:
-    with (folder / "my_questions.py").open("a") as file:
-        file.write("\nTHINGS = ('boat',)\n")
-    assert slowthink(folder, "run", "mine", "--only", "01_collect").returncode == 0
-    questions = {problem.question for problem in read_problems(folder / "runs" / "mine" / "01_collect")}
-    assert questions
-    assert all("boat" in question for question in questions)
+def test_code_beside_a_recipe_is_found_and_is_an_input(tmp_path: Path) -> None:
+    """Rewards, scorers and strategies of one's own run in tests/docs/test_tutorial.py."""
+    shutil.copy(EXAMPLES / "my_questions.py", tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "01_collect.yaml").write_text(yaml.safe_dump({"stage": "collect", **COLLECT}))
+    table = tmp_path / "runs" / "mine" / "01_collect"
+    for changed in (False, True):
+        if changed:
+            with (tmp_path / "my_questions.py").open("a") as file:
+                file.write("\nTHINGS = ('boat',)\n")
+        done = slowthink(tmp_path, "run", "mine", "--no-report")
+        assert done.returncode == 0, done.stderr[-3000:]
+        problems = read_problems(table)
+        assert 20 < len(problems) <= 40
+        for problem in problems:
+            one, other = map(int, re.findall(r"\d+", problem.question))
+            assert int(problem.answer) == one * other
+            assert (problem.licence, problem.domain, problem.role) == ("mine", "shopping", "train")
+        assert all("boat" in problem.question for problem in problems) == changed
 
 
 @pytest.mark.parametrize(
