@@ -66,9 +66,9 @@ def _command(arguments: list[str]) -> int:
     if options.command == "show":
         return _show(options)
     if options.command == "report":
-        from evaluation.report.build import build_report
+        from launch.schedule import write_report
 
-        print(f"report: {build_report(options.runs, options.output)}")
+        print(f"report: {write_report(options.runs, options.output)}")
         return 0
     from launch.models import fetch_model
 
@@ -233,7 +233,6 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--live", action="store_true", help="follow what is running: phases, speed, stalls")
     _add_rollout_options(show)
     _add_tree_options(show)
-    run.set_defaults(report=False)
     report = commands.add_parser(
         "report", help="write a page of what run folders hold: curves, figures, claims"
     )

@@ -11,6 +11,7 @@ from data.recipe import Recipe, load_pipeline
 from data.run_folder import pipeline_folder, stage_folder
 from data.stage import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from launch.pipeline import Selection, check_stage, is_finished, run_or_skip, stage_command
+from launch.stages import STAGES
 
 
 def run_pipeline(
@@ -75,7 +76,12 @@ def _report(recipes: Sequence[Recipe], *, anew: bool) -> None:
         return
     page = folders[0] / "report" / "index.html"
     if anew or not page.is_file():
-        from evaluation.report.build import build_report
-
-        page = build_report(folders)
+        write_report(folders)
     print(f"report: {page}")
+
+
+def write_report(runs: Sequence[Path], folder: Path | None = None) -> Path:
+    """See `evaluation.report.build.build_report`."""
+    from evaluation.report.build import build_report
+
+    return build_report(runs, folder, {name: stage.help for name, stage in STAGES.items()})

@@ -68,9 +68,9 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     return write
 
 
-def run(*options: str, **environment: str) -> tuple[int, list[str], list[str]]:
+def run(*options: str, report: bool = False, **environment: str) -> tuple[int, list[str], list[str]]:
     """Exit code and the lines of both outputs."""
-    command = [*CLI, "run", "pipe", "--no-report", *options]
+    command = [*CLI, "run", "pipe", *(() if report else ("--no-report",)), *options]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 
@@ -202,6 +202,28 @@ def test_copies_have_other_seeds_and_read_their_own(write: Write) -> None:
     code, _, errors = run("--seeds", "3", "--only", "s2")
     assert code == 2
     assert "run it first: SLOWTHINK_SEED=2 slowthink run pipe --only s1" in errors[-1]
+
+
+def test_a_run_ends_with_the_page_of_all_its_copies(write: Write) -> None:
+    """Also one of which a stage has failed; it is left as it is where nothing has run since."""
+    page = Path("runs/pipe/report/index.html")
+    write(s1={}, s2={"fails": True})
+    code, told, _ = run("--jobs", "2", report=True)
+    assert (code, told[-1]) == (2, f"report: {page}")
+    assert "broken on purpose" in page.read_text()
+    write(s2={})
+    code, told, _ = run("--jobs", "2", "--seeds", "2", report=True)
+    assert (code, told[-1]) == (0, f"report: {page}")
+    text = page.read_text()
+    assert "with other seeds" in text
+    assert "broken on purpose" not in text
+    page.write_text("as it was")
+    code, told, _ = run("--seeds", "2", report=True)
+    assert (code, told[-1], page.read_text()) == (0, f"report: {page}", "as it was")
+    command = [*CLI, "report", "runs/pipe", "runs/pipe.seed1", "--output", "elsewhere"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "report: elsewhere/index.html\n"), done.stderr
+    assert "with other seeds" in Path("elsewhere/index.html").read_text()
 
 
 def test_a_copy_cannot_share_a_folder(write: Write) -> None:
