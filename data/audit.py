@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.figures import Picture, legend_below, short, write_png
+from data.figures import Picture, legend_below, logarithmic, short, write_png
 from data.filters import Dropped, trace_length
 from data.schema import Attempt
 from data.store import atomic_path, write_rows
@@ -138,7 +138,8 @@ def _lengths(axes: Any, audit: Audit) -> None:
     longest = max((length for lengths in sets for length in lengths), default=1)
     edges = [longest ** (step / 40) for step in range(41)]
     _histogram(axes, audit, sets, bins=edges if longest > 1 else 1)
-    axes.set(xscale="log", xlabel="length in tokens (words where nobody counted tokens)")
+    logarithmic(axes, "x")
+    axes.set(xlabel="length in tokens (words where nobody counted tokens)")
 
 
 def _domains(axes: Any, audit: Audit) -> None:

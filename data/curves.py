@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.figures import WIDTH_INCHES, Picture, finite, label_ends, thinned
+from data.figures import WIDTH_INCHES, Picture, finite, label_ends, logarithmic, thinned
 from data.theme_svg import BLUE, GREEN, ORANGE
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def loss_picture(name: str, rows: Rows, of: str, unit: str) -> Picture | None:
         for key, curve in curves.items():
             _draw_curve(axes, curve, styles[key][1])
         if min(values) > 0 and max(values) > _LOG_RANGE * min(values):
-            _logarithmic(axes)
+            logarithmic(axes, "y")
         else:
             axes.set_ylim(bottom=min(0.0, *values, 0.0))
         axes.set(xlabel="optimizer step", ylabel=f"loss, {unit}")
@@ -205,12 +205,3 @@ def _draw_curve(axes: Any, curve: Curve, colour: str) -> None:
 
 def _end(curve: Curve, label: str, colour: str) -> tuple[float, float, str, str]:
     return curve["step"][-1], curve["mean"][-1], label, colour
-
-
-def _logarithmic(axes: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())

@@ -182,6 +182,21 @@ def thinned(values: Sequence[Any], most: int = MOST_POINTS) -> list[Any]:
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
+def logarithmic(axes: Any, direction: str, narrow: bool = True) -> None:
+    """A logarithmic axis, x or y, whose numbers are plain: 0.5, 20, 5k.
+
+    Args:
+        narrow: also 2 and 5 of each decade have a number.
+    """
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+
+    getattr(axes, f"set_{direction}scale")("log")
+    axis, large = getattr(axes, f"{direction}axis"), EngFormatter(sep="")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g}" if at < 1000 else large(at)))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def legend_below(figure: Figure, axes: Any, columns: int = 3, title: str | None = None) -> None:
     """The legend of one of the axes, below the picture."""
     handles, labels = axes.get_legend_handles_labels()

@@ -152,6 +152,7 @@ def _draw_method(axes: Any, points: Sequence[Mapping[str, Any]], **style: str) -
         yerr=_widths(y),
         linewidth=1.4,
         elinewidth=0.7,
+        zorder=2 if len(points) > 1 else 3,  # a single point is not to be hidden by a line's
         **style,
     )
 

@@ -9,7 +9,7 @@ from itertools import cycle
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from data.figures import WIDTH_INCHES, Picture, label_ends, legend_below, numbers, short, styles
+from data.figures import WIDTH_INCHES, Picture, label_ends, legend_below, logarithmic, numbers, short, styles
 from data.point_names import name_points
 from data.theme_svg import BLUE, COLOURS, GREEN, GREY, ORANGE, SOFT
 from evaluation.search_curves import AUTO
@@ -106,7 +106,7 @@ def _accuracy_picture(name: str, lines: Lines, unit: str, of: str) -> Picture:
         for (label, points), (colour, _) in zip(lines.items(), styles(), strict=False):
             places = [(point["cost"], 100 * point["mean"]) for point in points]
             drawn.append(places)
-            marks = ["" if point["n"] is None else str(point["n"]) for point in points]
+            marks = ["" if point["n"] is None else short(point["n"], 8) for point in points]
             whole = f"{short(label.replace('_', ' '), 20)} {marks[-1]}".strip()
             names += [(place, mark, colour) for place, mark in zip(places[:-1], marks, strict=False) if mark]
             if places[-1][0] > _AT_THE_RIGHT * right:
@@ -225,10 +225,5 @@ def _draw_lines(axes: Any, lines: Lines) -> None:
 
 
 def _cost_axis(axes: Any, costs: Sequence[float]) -> None:
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-
     if costs and min(costs) > 0:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(costs) < 100 * min(costs) else (1,)))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        logarithmic(axes, "x", narrow=max(costs) < 100 * min(costs))

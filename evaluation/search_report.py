@@ -178,7 +178,8 @@ def _bins(name: str, bins: Sequence[Mapping[str, Any]]) -> Sheet:
 
 def bin_name(row: Mapping[str, Any]) -> str:
     """The range of the estimates in a bin."""
-    return f"{row['low']:.2f} to {row['high']:.2f}"
+    low, high = f"{row['low']:.2f}", f"{row['high']:.2f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _optimal(unit: str, rows: Sequence[Mapping[str, Any]]) -> Sheet:

@@ -122,9 +122,8 @@ def costs_picture(stages: Sequence[FoundStage]) -> Iterator[Picture]:
         Bar(name=short(found.name, 22), value=found.seconds or 0, text=duration(found.seconds or 0))
         for found in shown
     ]
-    tokens = [
-        Bar(name="", value=found.tokens or 0, text=_count(found.tokens), colour=GREEN) for found in shown
-    ]
+    counts = [finite(found.tokens or found.metrics.get("completion_tokens")) for found in shown]
+    tokens = [Bar(name="", value=count or 0, text=_count(count), colour=GREEN) for count in counts]
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
@@ -141,7 +140,8 @@ def costs_picture(stages: Sequence[FoundStage]) -> Iterator[Picture]:
         "counts them).",
         data={
             "stages": [
-                {"name": found.name, "seconds": found.seconds, "tokens": found.tokens} for found in shown
+                {"name": found.name, "seconds": found.seconds, "tokens": count}
+                for found, count in zip(shown, counts, strict=True)
             ]
         },
         draw=draw,

@@ -15,7 +15,17 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from data.figures import MOST_POINTS, Picture, finite, label_ends, numbers, short, thinned, write_picture
+from data.figures import (
+    MOST_POINTS,
+    Picture,
+    finite,
+    label_ends,
+    logarithmic,
+    numbers,
+    short,
+    thinned,
+    write_picture,
+)
 from data.theme_svg import BLUE, COLOURS, DARK_CSS, GROUND, LIGHT_CSS, ORANGE, PICTURE_CSS
 
 HOSTILE = "</title><script>alert('fill: #0072b2')</script> $x_{ &amp; \x1b\ud800"
@@ -114,6 +124,18 @@ def test_labels_keep_apart_and_in_order() -> None:
     assert found[0] >= 0
     assert found[-1] <= 1
     assert abs(places[50.0] - 0.5) < 0.1
+
+
+def test_logarithmic_axes_have_plain_numbers(tmp_path: Path) -> None:
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.plot([1, 20_000], [0.04, 5])
+        logarithmic(axes, "x", narrow=False)
+        logarithmic(axes, "y")
+
+    svg = write_picture(picture(draw=draw, title="t", caption="c"), tmp_path)
+    assert {"1", "1k", "10k", "0.05", "0.2", "5"} <= set(re.findall(r">([^<]+)</text>", svg))
+    assert "$" not in svg
 
 
 def test_thinning_keeps_both_ends() -> None:
