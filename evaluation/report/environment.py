@@ -11,7 +11,6 @@ from typing import Any
 from data.recipe import SEED
 from evaluation.report.folder import FoundStage, mapping
 from evaluation.report.markup import line, plain_block, table
-from evaluation.report.number_tables import words
 
 MOST_CHARACTERS = 20_000
 _HOST = {
@@ -67,8 +66,8 @@ def environment(runs: Sequence[Sequence[FoundStage]]) -> str:
     stages = [found for run in runs for found in run if found.manifest]
     if not stages:
         return "<p class='quiet'>No manifest says it.</p>"
-    rows = [(words(name), _told(values)) for name, values in _facts(stages)]
-    packages = [(words(name), _told(values)) for name, values in _packages(stages)]
+    rows = [(line(name), _told(values)) for name, values in _facts(stages)]
+    packages = [(line(name), _told(values)) for name, values in _packages(stages)]
     return (
         f"{table(rows, kind='texts')}<details><summary>versions of {len(packages)} packages</summary>"
         f"{table(packages, kind='texts')}</details>"

@@ -69,12 +69,15 @@ def _telling_group(found: FoundStage, step: int) -> int:
 
 def _telling(judged: Sequence[Judged]) -> list[Judged]:
     """A few completions with all rewards that there are, the highest first, in the order of the group."""
-    by_reward = sorted(judged, key=lambda one: -(one.rollout.reward or 0.0))
-    kinds = [list(rows) for _, rows in groupby(by_reward, lambda one: (one.rollout.reward, one.traits))]
+
+    def kind(place: int) -> tuple[float, tuple[str, ...]]:
+        return -(judged[place].rollout.reward or 0.0), judged[place].traits
+
+    kinds = [list(same) for _, same in groupby(sorted(range(len(judged)), key=kind), kind)]
     kinds = kinds[: CARDS - 1] + kinds[-1:] if len(kinds) > CARDS else kinds
-    chosen = [rows.pop(0) for rows in kinds]
-    chosen += [one for rows in kinds for one in rows][: CARDS - len(chosen)]
-    return [one for one in judged if one in chosen]
+    chosen = [same.pop(0) for same in kinds]
+    chosen += [place for same in kinds for place in same][: CARDS - len(chosen)]
+    return [judged[place] for place in sorted(chosen)]
 
 
 # ------------------------------------------------------------------ sampled completions

@@ -6,6 +6,8 @@ import copy
 import json
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -189,6 +191,12 @@ def test_odd_files_give_fewer_pictures(
     assert "08_compare: a picture is left out (FileNotFoundError" in caplog.text
 
 
+def test_import_is_light() -> None:
+    code = "import sys, evaluation.report.pictures; print({'torch', 'matplotlib', 'trl'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set()"
+
+
 def test_names_that_differ_stay_different(stages: list[FoundStage], tmp_path: Path) -> None:
     names = []
     for folder in ("03_curate", "03-curate", "03_Curate", "03 curate é"):
@@ -196,4 +204,10 @@ def test_names_that_differ_stay_different(stages: list[FoundStage], tmp_path: Pa
         write_json(tmp_path / folder / "metrics.json", CURATED)
     for found in find_stages(tmp_path):
         names += [picture.name for picture in stage_pictures(found) if found.stage == "curate"]
-    assert len(names) == len(set(names)) == 4
+    methods = METRICS["09_test_time"]["benchmarks"]["chains"]
+    write_json(
+        tmp_path / "09_test_time" / "metrics.json", {"benchmarks": dict.fromkeys(("a b", "a-b"), methods)}
+    )
+    (found,) = find_stages(tmp_path / "09_test_time")
+    names += [picture.name for picture in stage_pictures(found)]
+    assert len(names) == len(set(names)) == 6

@@ -1,0 +1,418 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data.store import fingerprint, read_json
+from evaluation.report import page
+from evaluation.report.build import build_report
+from evaluation.report.folder import find_stages
+from tests.evaluation.report.browser import Browser
+from tests.evaluation.report.page_elements import Element, Reader
+from tests.evaluation.report.run_folders import STAGES, effect, make_run, write_json
+
+VOID = {"meta", "br"}
+LARGEST_BYTES = 20 * 2**20
+
+
+def read(path: Path) -> Element:
+    """The page, which must be well formed and small enough."""
+    assert path.stat().st_size < LARGEST_BYTES
+    return Reader(path.read_text(encoding="utf-8"), VOID).root
+
+
+def section(root: Element, name: str) -> Element:
+    (found,) = [part for part in root.all("section") if part.attributes.get("id") == name]
+    return found
+
+
+def problems(root: Element) -> list[str]:
+    return [item.text for part in root.all("section", "missing") for item in part.all("li")]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "mine")
+
+
+def edit(path: Path, **values: Any) -> None:
+    write_json(path, {**read_json(path), **values})
+
+
+def test_a_whole_run(whole: Path) -> None:
+    path = build_report([whole], about={"grpo": "learns <by> itself"})
+    assert path == whole / "report" / "index.html"
+    root = read(path)
+    assert problems(root) == []
+    titles = [heading.text for heading in root.all("h2")]
+    assert titles == [
+        "Claims",
+        "Results",
+        "Stages",
+        "Rollouts",
+        "Completions",
+        "Search trees",
+        "Environment",
+    ]
+    tiles = root.all("header")[0].facts()
+    assert tiles["stages"] == "5 of 5"
+    assert tiles["time"] == "5m25s"
+    assert tiles["claims shown"] == "1 of 1"
+    stages = root.all("details", "stage")
+    assert [stage.all("span", "name")[0].text.strip() for stage in stages] == list(STAGES)
+    assert "open" not in stages[0].attributes
+    assert "learns <by> itself" in stages[1].text
+    assert "length (step 7)" in stages[1].text
+    assert "slowthink grpo --config recipes/mine/02_grpo.yaml" in stages[1].text
+    assert "thinking_format: think_tags" in stages[1].text
+    assert "0.625 [0.500, 0.750]" in stages[2].text
+    assert "too_long" in stages[0].text
+    assert "of it" in stages[0].text
+    again = section(root, "again").text
+    assert "git checkout 0123abcd" in again
+    assert "slowthink run recipes/mine" in again
+    assert "2.13.0" in again
+    assert "OMP_NUM_THREADS" in again
+
+
+def test_completions_groups_and_trees_are_those_that_tell(whole: Path) -> None:
+    root = read(build_report([whole]))
+    cards = section(root, "completions").all("article", "card")
+    assert [card.kinds[2] for card in cards] == ["is-right", "is-wrong", "is-wrong"] * 2
+    groups = section(root, "rollouts").all("section", "group")
+    assert [heading.text for heading in section(root, "rollouts").all("h4")] == [
+        f"after {step} steps" for step in (0, 1, 2)
+    ]
+    shown = [[badge.text for badge in card.all("span", "badge")] for card in groups[0].all("article", "card")]
+    assert shown[:3] == [["right"], ["wrong"], ["wrong", "truncated", "unformatted"]]
+    assert len(shown) == 4  # of 6
+    trees = section(root, "trees").all("section", "search")
+    assert [tree.all("h5")[0].text for tree in trees] == ["beam n=4", "dvts n=4"]
+
+
+def test_links_and_ids_hold_together(whole: Path) -> None:
+    path = build_report([whole])
+    text = path.read_text(encoding="utf-8")
+    ids = re.findall(r'\bid=["\']([^"\']+)', text)
+    assert len(ids) == len(set(ids))
+    links = [link for link in re.findall(r'\bhref=["\']([^"\']+)', text) if not link.startswith("#")]
+    assert {link[1:] for link in re.findall(r'\bhref=["\'](#[^"\']+)', text)} <= set(ids)
+    assert links
+    assert all((path.parent / link).is_file() for link in links)
+    for file in (path.parent / "figures").glob("*.json"):
+        assert json.loads(file.read_text(encoding="utf-8"))
+        assert file.with_suffix(".svg").stat().st_size > 0
+        assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_equal_runs_have_equal_pages(whole: Path, tmp_path: Path) -> None:
+    made = [build_report([whole], tmp_path / name).read_text(encoding="utf-8") for name in ("a", "b")]
+    first, second = ([line for line in text.split("\n") if "Made " not in line] for text in made)
+    assert first == second
+    for file in (tmp_path / "a" / "figures").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / "figures" / file.name).read_bytes()
+
+
+def test_several_runs(whole: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "mine.seed1", difference=20.0)
+    edit(other / "03_evaluate" / "metrics.json", **{"sums pass@1": 0.425})
+    (other / "04_search" / "metrics.json").write_text("{", encoding="utf-8")
+    root = read(build_report([whole, other], tmp_path / "page"))
+    (row,) = section(root, "claims").all("table", "effects")[0].all("tr")[1:]
+    assert "+30.0 [+25.0, +35.0]" in row.text
+    assert "+20.0 [+15.0, +25.0]" in row.text
+    assert "+25.0 [-38.5, +88.5]" in row.text  # 25 +- 12.71 * 7.07 / sqrt(2)
+    (_, numbers) = section(root, "runs").all("tr")
+    assert [cell.text for cell in numbers.all("td")][1:] == ["0.625", "0.425", "0.525 [-0.746, 1.796]"]
+    assert [where.startswith("mine.seed1/04_search") for where in problems(root)] == [True]
+    assert "slowthink run recipes/mine --seeds 2" in section(root, "again").text
+    assert "SLOWTHINK_SEED=1 slowthink evaluate --config" in section(root, "again").text
+
+
+def test_a_stage_alone_stays_as_it_was(whole: Path) -> None:
+    stage = whole / "03_evaluate"
+    before = fingerprint(stage)
+    path = build_report([stage])
+    assert path == whole / "03_evaluate.report" / "index.html"
+    assert len(read(path).all("details", "stage")) == 1
+    assert fingerprint(stage) == before
+    assert [found.name for found in find_stages(whole)] == list(STAGES)
+
+
+# ------------------------------------------------------------------ what people and models write
+
+ATTACKS = (
+    "<script>alert(1)</script></pre></details></section></main></svg><img src=x onerror=alert(1)>",
+    "\"' onmouseover='alert(1)' --> <!-- ]]> &lt;b&gt; &#60; </style></title><svg/onload=alert(1)>",
+    "\x1b[31mred\x1b[0m \u202egnitirw\u202c \u0000 \ud800 \u2028 \u200b \x07\r\n\t",
+    "$\\frac{ {{x}} %s {0} ${x} \\N",
+)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_whatever_is_written_is_text(tmp_path: Path, attack: str) -> None:
+    run = make_run(tmp_path / "run", attack)
+    edit(run / "04_search" / "manifest.json", status="failed", error=f"it broke{attack}")
+    (run / "02_grpo" / "log.txt").write_text(attack, encoding="utf-8", errors="replace")
+    path = build_report([run])
+    text = path.read_text(encoding="utf-8")
+    root = read(path)
+    assert (len(root.all("script")), len(root.all("style"))) == (1, 1)
+    tags = [element.tag for element in root.all("svg") for element in element.all("image")]
+    assert tags == []
+    assert not re.search(r"<[a-z][^>]*\son[a-z]+\s*=", text.replace(root.all("script")[0].text, ""))
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069]", text)
+    assert "it broke" in root.text
+    seen = attack.split("\x1b")[0].strip()
+    assert section(root, "claims").text.count(seen[:80]) >= 2
+    assert section(root, "completions").text.count(seen[:80]) >= 6
+
+
+def test_long_texts_are_cut(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "long " * 200_000)
+    edit(run / "04_search" / "manifest.json", status="failed", error="word" * 250_000)
+    edit(run / "03_evaluate" / "metrics.json", **{"name" * 250_000: 1.0, "note": "text" * 250_000})
+    (run / "01_sample" / "log.txt").write_text("x" * 10**6, encoding="utf-8")
+    path = build_report([run])
+    assert "characters left out" in read(path).text
+    assert path.stat().st_size < 2 * 2**20
+
+
+def test_a_section_that_is_too_large_is_cut(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(page, "MOST_BYTES", 3_000)
+    root = read(build_report([whole], tmp_path))
+    assert "more stages are left out" in section(root, "stages").text
+    assert len(root.all("details", "stage")) < len(STAGES)
+
+
+# ------------------------------------------------------------------ folders that are not whole
+
+
+def truncate(name: str) -> Callable[[Path], Any]:
+    def cut(run: Path) -> None:
+        content = (run / name).read_bytes()
+        (run / name).write_bytes(content[: len(content) // 2])
+
+    return cut
+
+
+def replace_text(name: str, text: str) -> Callable[[Path], Any]:
+    return lambda run: (run / name).write_text(text, encoding="utf-8")
+
+
+def other_columns(name: str) -> Callable[[Path], Any]:
+    return lambda run: pq.write_table(pa.table({"id": [1], "text": ["x"], "group": ["<b>"]}), run / name)
+
+
+def other_types(name: str, column: str) -> Callable[[Path], Any]:
+    def change(run: Path) -> None:
+        table = pq.read_table(run / name)
+        place = table.column_names.index(column)
+        pq.write_table(table.set_column(place, column, pa.array(["<b>"] * len(table))), run / name)
+
+    return change
+
+
+def nulls(name: str, column: str) -> Callable[[Path], Any]:
+    def change(run: Path) -> None:
+        table = pq.read_table(run / name)
+        place, kind = table.column_names.index(column), table.schema.field(column).type
+        pq.write_table(table.set_column(place, column, pa.nulls(len(table), kind)), run / name)
+
+    return change
+
+
+def older_version(run: Path) -> None:
+    """Keys are missing or of other types."""
+    odd = {"recipe": "sft", "inputs": ["run:01"], "seconds": "65", "git": None, "packages": [1], "host": 3}
+    odd |= {"command": "python", "started": 5, "tokens": True, "error": {"a": 1}}
+    write_json(run / "02_grpo" / "manifest.json", {"stage": 5, "status": None, **odd})
+    write_json(run / "03_evaluate" / "manifest.json", {"status": "finished", "stage": "evaluate"})
+
+
+def odd_metrics(run: Path) -> None:
+    deep = '{"a":' * 90 + "1" + "}" * 90
+    numbers = f'"nan": NaN, "inf": -Infinity, "big": 1e308, "whole": {10**400}, "deep": {deep}'
+    odd = '"benchmarks": {"x": {"accuracy": {"mean": "high"}, "maj@x": 3, "pass@1": [1]}}, "evaluations": 7'
+    rows = json.dumps([{"a": i, "b": [i] * 9, "c": {"d": i}} for i in range(5_000)])
+    (run / "03_evaluate" / "metrics.json").write_text(
+        f'{{{numbers}, {odd}, "rows": {rows}}}', encoding="utf-8"
+    )
+
+
+def symlink_loops(run: Path) -> None:
+    (run / "loop").symlink_to(run)
+    (run / "self").symlink_to(run / "self")
+    (run / "01_sample" / "manifest.json").unlink()
+    (run / "01_sample" / "manifest.json").symlink_to(run / "01_sample" / "manifest.json")
+    (run / "01_sample" / "rejected" / "rows.parquet").unlink()
+    (run / "01_sample" / "rejected" / "rows.parquet").symlink_to(run / "01_sample")
+
+
+BROKEN: dict[str, dict[str, Callable[[Path], Any]]] = {
+    "cut": {
+        "03_evaluate manifest.json": truncate("03_evaluate/manifest.json"),
+        "attempts.parquet is not readable": truncate("01_sample/attempts.parquet"),
+        "rows.parquet is not readable": truncate("01_sample/rejected/rows.parquet"),
+        "step-000001.parquet": truncate("02_grpo/rollouts/step-000001.parquet"),
+        "nodes.parquet is not readable": truncate("04_search/nodes.parquet"),
+        "effects.json": truncate("05_effects/effects.json"),
+    },
+    "others": {
+        "03_evaluate manifest.json: it holds a list": replace_text("03_evaluate/manifest.json", "[]"),
+        "04_search metrics.json: it holds a float": replace_text("04_search/metrics.json", "NaN"),
+        "attempts.parquet: column": other_columns("01_sample/attempts.parquet"),
+        "rows.parquet: column": other_columns("01_sample/rejected/rows.parquet"),
+        "step-000000.parquet": other_columns("02_grpo/rollouts/step-000000.parquet"),
+        "holds string, not integer": other_types("04_search/searches.parquet", "majority"),
+        "effects.json holds no effects": lambda run: write_json(
+            run / "05_effects" / "effects.json", {"effects": [{**effect("", 1), "unit": 3}]}
+        ),
+    },
+    "nulls": {
+        "a row has no text": nulls("01_sample/attempts.parquet", "text"),
+        "step-000002.parquet": nulls("02_grpo/rollouts/step-000002.parquet", "text"),
+        "is not whole": nulls("04_search/nodes.parquet", "text"),
+        "03_evaluate manifest.json": replace_text("03_evaluate/manifest.json", '{"a":' * 10**5),
+    },
+    "other nulls": {
+        "step-000000.parquet": other_types("02_grpo/rollouts/step-000000.parquet", "index"),
+        "a search is not whole": nulls("04_search/searches.parquet", "classes"),
+        "04_search manifest.json": lambda run: (run / "04_search/manifest.json").write_bytes(b"\xff\xfe{}"),
+        "a row has no rule": nulls("01_sample/rejected/rows.parquet", "rule"),
+    },
+    "missing": {
+        "03_evaluate manifest.json: it is missing": lambda run: (run / "03_evaluate/manifest.json").unlink(),
+        "05_effects metrics.json: it is missing": lambda run: (run / "05_effects/metrics.json").unlink(),
+        "attempts.parquet is not readable": replace_text("01_sample/attempts.parquet", ""),
+        "02_grpo": replace_text("02_grpo/rollouts/step-last.parquet", ""),
+        "04_search metrics.json": replace_text("04_search/metrics.json", ""),
+    },
+    "older version": {
+        "02_grpo manifest.json: it does not say its stage": older_version,
+        "02_grpo manifest.json: it does not say its status": lambda run: None,
+    },
+    "odd metrics": {"": odd_metrics},
+    "loops": {"01_sample manifest.json": symlink_loops},
+}
+"""What is done to a run, by what its page then tells."""
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_broken_is_told_and_the_rest_is_there(whole: Path, tmp_path: Path, case: str) -> None:
+    run = tmp_path / "mine"
+    shutil.copytree(whole, run, ignore=shutil.ignore_patterns("report"))
+    for damage in BROKEN[case].values():
+        damage(run)
+    root = read(build_report([run]))
+    told = problems(root)
+    for words in filter(None, BROKEN[case]):
+        assert any(words in text for text in told), (words, told)
+    assert len(told) == len(list(filter(None, BROKEN[case])))
+    assert len(root.all("details", "stage")) == len(STAGES)
+    assert section(root, "again")
+
+
+def test_a_run_that_did_not_end(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "mine"
+    shutil.copytree(whole, run, ignore=shutil.ignore_patterns("report", "01_sample"))
+    edit(run / "03_evaluate" / "manifest.json", status="running")  # and nothing runs
+    edit(run / "04_search" / "manifest.json", status="failed", error="out of memory")
+    for name in ("03_evaluate", "04_search"):
+        (run / name / "metrics.json").unlink()
+    root = read(build_report([run]))
+    assert problems(root) == []
+    (lead,) = root.all("p", "lead")
+    assert lead.text == "Not whole: 03_evaluate is unfinished, 04_search is failed, 01_sample is not there."
+    assert root.all("header")[0].facts()["stages"] == "2 of 5"
+    opened = [stage.text for stage in root.all("details", "stage") if "open" in stage.attributes]
+    assert len(opened) == 2
+    assert "out of memory" in opened[1]
+
+
+def test_an_empty_folder_has_a_page_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    root = read(build_report([tmp_path / "mine"]))
+    assert "Nothing is here yet." in root.text
+    assert problems(root) == ["mine no stage has written anything here"]
+
+
+def test_what_is_refused(tmp_path: Path, whole: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(ValueError, match="name at least one"):
+        build_report([])
+    for wrong in (tmp_path / "nowhere", tmp_path / "file"):
+        with pytest.raises(ValueError, match="is no folder"):
+            build_report([whole, wrong])
+    with pytest.raises(ValueError, match="cannot be written"):
+        build_report([whole], tmp_path / "file" / "report")
+
+
+def test_of_100_000_completions_only_what_is_shown_is_in_memory(tmp_path: Path) -> None:
+    run, times = make_run(tmp_path / "run"), 2_500
+    for name in ("01_sample/attempts.parquet", "02_grpo/rollouts/step-000001.parquet"):
+        enlarge(run / name, times, rows_at_once=40)
+    pool, before = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        root = read(build_report([run]))
+    finally:
+        pa.set_memory_pool(before)
+    assert problems(root) == []
+    assert len(section(root, "completions").all("article", "card")) == 6
+    assert len(section(root, "rollouts").all("article", "card")) == 12
+    assert pool.max_memory() < 100 * 2**20  # of 400 MB of text in each of the tables
+
+
+def enlarge(path: Path, times: int, rows_at_once: int) -> None:
+    """More rows, of 4 kB of text each; those of rollouts are in groups as large as the file was."""
+    table = pq.read_table(path)
+    table = pa.concat_tables([table] * (rows_at_once // len(table))).combine_chunks()
+    text = pa.array([f"{text}{'word ' * 800}" for text in table["text"].to_pylist()])
+    table = table.set_column(table.column_names.index("text"), "text", text)
+    with pq.ParquetWriter(path, table.schema, use_dictionary=False, compression="zstd") as writer:
+        for number in range(times):
+            if "group" in table.column_names:
+                groups = pa.array([number] * len(table), pa.int64())
+                table = table.set_column(
+                    table.column_names.index("group"), table.schema.field("group"), groups
+                )
+            writer.write_batch(table.to_batches()[0], row_group_size=20_000)
+    assert pq.ParquetFile(path).metadata.num_rows >= 90_000
+
+
+# ------------------------------------------------------------------ in a browser
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", ["", ATTACKS[0] + ATTACKS[1]], ids=("plain", "attacked"))
+def test_in_a_browser(tmp_path: Path, browser: Browser, attack: str) -> None:
+    path = build_report([make_run(tmp_path / "run", attack)])
+    backgrounds = []
+    for width, scheme in ((1200, "light"), (1200, "dark"), (390, "light")):
+        browser.open(path, width, scheme)
+        browser.value("for (const part of document.querySelectorAll('details')) part.open = true")
+        assert browser.value("document.documentElement.scrollWidth") <= width
+        sizes = browser.value(
+            "[...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect())"
+            ".map(box => Math.min(box.width, box.height))"
+        )
+        assert len(sizes) >= 4
+        assert min(sizes) > 50
+        backgrounds.append(browser.value("getComputedStyle(document.body).backgroundColor"))
+        ink = browser.value("getComputedStyle(document.querySelector('figure svg')).color")
+        assert ink != backgrounds[-1]
+        assert browser.complaints() == []
+        assert browser.requests() == [path.as_uri()]
+    assert backgrounds[0] == backgrounds[2] != backgrounds[1]
+    browser.value("document.querySelector('#stage-0').open = false")
+    browser.value("location.hash = '#stage-0'; dispatchEvent(new HashChangeEvent('hashchange'))")
+    assert browser.value("document.querySelector('#stage-0 .inside').checkVisibility()")
