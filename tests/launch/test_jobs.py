@@ -115,6 +115,11 @@ def test_a_failure_stops_what_reads_it_and_nothing_else(write: Write) -> None:
     assert "  2 done, 1 failed, 2 not to be run" in told
 
 
+def _take_ctrl_c() -> None:
+    """A test that a shell runs in the background ignores it, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def started() -> Iterator[Callable[[], subprocess.Popen]]:
     """Starts the pipeline with two jobs in a session of its own, as a terminal does."""
@@ -122,7 +127,9 @@ def started() -> Iterator[Callable[[], subprocess.Popen]]:
 
     def start() -> subprocess.Popen:
         command = [*CLI, "run", "pipe", "--no-report", "--jobs", "2"]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_take_ctrl_c
+        )
         processes.append(process)
         return process
 

@@ -149,7 +149,7 @@ def pipeline(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def start(pipeline: Path, stage: str, runs: Path, command: Sequence[str] = ()) -> subprocess.Popen:
     """The stage as a process of its own group, by `slowthink run` or by a command of its own."""
-    command = command or ["-m", "launch.cli", "run", str(pipeline), "--only", stage]
+    command = command or ["-m", "launch.cli", "run", str(pipeline), "--only", stage, "--no-report"]
     environment = {**os.environ, "SLOWTHINK_RUNS": str(runs), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, *command],
