@@ -25,7 +25,8 @@ from evaluation.report.summary import duration
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST_ROWS = 40
+_MOST_ROWS = 60
+"""Of a picture; those behind them are left out."""
 _CLAIMS = {"lower": " (lower)", "not_lower": " (not lower)"}
 """What is claimed of the first side, where it is not that it has more."""
 _VERDICTS = {"shown": GREEN, "not shown": GREY, "opposite": ORANGE}

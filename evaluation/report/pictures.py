@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from zlib import crc32
@@ -52,13 +53,17 @@ def run_pictures(stages: Sequence[FoundStage]) -> list[Picture]:
 
 
 def _made(of: str, makers: Iterable[Callable[[], Iterable[Picture | None]]]) -> list[Picture]:
-    pictures = []
+    pictures: list[Picture] = []
     for make in makers:
         try:
             pictures += [picture for picture in make() if picture is not None]
         except _ODD as error:
             logger.info("%s: a picture is left out (%s: %s)", of, type(error).__name__, error)
-    return pictures
+    names = [picture.name for picture in pictures]
+    return [
+        replace(picture, name=f"{picture.name}-{place}") if picture.name in names[:place] else picture
+        for place, picture in enumerate(pictures)
+    ]
 
 
 def _name(found: FoundStage, what: str) -> str:
