@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,7 +113,8 @@ def _drawn(picture: Picture) -> Iterator[Figure]:
     from matplotlib.figure import Figure
 
     style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": picture.name}
-    with matplotlib.rc_context(style):
+    with warnings.catch_warnings(), matplotlib.rc_context(style):
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # an SVG has them by its viewer's fonts
         figure = Figure(figsize=picture.size, dpi=_DPI)
         FigureCanvasAgg(figure)
         picture.draw(figure)
