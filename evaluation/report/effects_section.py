@@ -13,6 +13,8 @@ from evaluation.report.markup import badge, line, table, table_cells
 from evaluation.report.number_tables import words
 from evaluation.report.summary import number
 
+MOST_ROWS = 200
+"""Of a table."""
 _BADGES = {"shown": "right", "opposite": "wrong"}
 _INTERVAL = ("mean", "low", "high")
 _TEXTS = ("name", "claim", "source", "metric", "unit")
@@ -68,32 +70,34 @@ def counted(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def effects_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A row for each claim: what was measured on both sides, the difference in each run and in all."""
-    several = len(rows[0]["seeds"]) > 1 if rows else False
-    head = ["claim", "measured", "difference", *(["over the runs"] if several else []), "verdict"]
-    body = "".join(f"<tr>{table_cells(_cells(row, several))}</tr>\n" for row in rows)
+    several = any(len(row["seeds"]) > 1 for row in rows)
+    head = ["claim", "verdict", "measured", "difference", *(["over the runs"] if several else [])]
+    body = "".join(f"<tr>{table_cells(_cells(row, several))}</tr>\n" for row in rows[:MOST_ROWS])
+    left_out = len(rows) - MOST_ROWS
+    more = f"<p class='quiet'>and {left_out:,} more claims</p>" if left_out > 0 else ""
     return f"""<div class="box"><table class="effects"><tr>{table_cells(head, "th")}</tr>
-{body}</table></div>{_NOTE}"""
+{body}</table></div>{more}{_NOTE}"""
 
 
 def _cells(row: Mapping[str, Any], several: bool) -> list[str]:
-    unit = line(row["unit"], 20)
-    first = row["seeds"][0]
-    sides = "<br>".join(_side(first[side], row["unit"]) for side in ("better", "than"))
-    differences = "<br>".join(_difference(seed["difference"]) for seed in row["seeds"])
-    note = row.get("note") or ("" if several else first.get("note"))
+    seeds = row["seeds"]
+    note = row.get("note") or ("" if several else seeds[0].get("note"))
     verdict = badge(row["verdict"], _BADGES.get(row["verdict"], ""))
+    differences = "<br>".join(_difference(seed["difference"]) for seed in seeds)
     return [
         f"<b>{line(row['claim'], 240)}</b><br><span class='quiet'>{line(row['source'])}</span>",
-        sides,
-        f"{differences} <span class='quiet'>{unit}</span>",
-        *([_difference(row)] if several else []),
         verdict + (f"<br><span class='quiet'>{line(str(note))}</span>" if note else ""),
+        "<br>".join(_side([seed[side] for seed in seeds], row["unit"]) for side in ("better", "than")),
+        f"{differences} <span class='quiet'>{line(row['unit'], 20)}</span>",
+        *([_difference(row)] if several else []),
     ]
 
 
-def _side(side: Mapping[str, Any], unit: str) -> str:
+def _side(sides: Sequence[Mapping[str, Any]], unit: str) -> str:
+    """What was measured, the mean of all runs."""
+    mean = sum(side["mean"] for side in sides) / len(sides)
     mark = " %" if unit == "points" else ""
-    return f"{side['mean']:.1f}{mark} <span class='quiet'>{line(side['label'], 60)}</span>"
+    return f"{mean:.1f}{mark} <span class='quiet'>{line(sides[0]['label'], 60)}</span>"
 
 
 def _difference(found: Mapping[str, Any]) -> str:
@@ -120,7 +124,7 @@ def over_runs(runs: Mapping[str, Sequence[FoundStage]]) -> str:
         each = [number(by_run.get(run)) for run in runs]
         rows.append([f"{line(stage)} <span class='quiet'>{words(key)}</span>", *each])
         rows[-1].append(number(sum(given) / len(given)) + bounds)
-    return table(rows, ["", *(line(run, 40) for run in runs), "mean"]) if rows else ""
+    return table(rows[:MOST_ROWS], ["", *(line(run, 40) for run in runs), "mean"]) if rows else ""
 
 
 _MEASURING = ("evaluate", "compare", "test_time", "evaluate_prm", "evaluate_search")

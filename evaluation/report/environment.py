@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,19 @@ def _recipe_folder(found: FoundStage) -> str | None:
     return str(Path(path).parent) if isinstance(path, str) else None
 
 
-def environment(runs: Sequence[Sequence[FoundStage]]) -> str:
+def environment(runs: Mapping[str, Sequence[FoundStage]]) -> str:
     """Commit, machine, versions and seeds, each with the stages that differ."""
-    stages = [found for run in runs for found in run if found.manifest]
+    several = len(runs) > 1
+    stages = {
+        f"{run}/{found.name}" if several else found.name: found.manifest
+        for run, stages in runs.items()
+        for found in stages
+        if found.manifest
+    }
     if not stages:
         return "<p class='quiet'>No manifest says it.</p>"
     rows = [(line(name), _told(values)) for name, values in _facts(stages)]
-    packages = [(line(name), _told(values)) for name, values in _packages(stages)]
+    packages = [(line(name), _told(values)) for name, values in islice(_packages(stages), 100)]
     return (
         f"{table(rows, kind='texts')}<details><summary>versions of {len(packages)} packages</summary>"
         f"{table(packages, kind='texts')}</details>"
@@ -88,23 +95,18 @@ def commands(runs: Sequence[Sequence[FoundStage]]) -> str:
     )
 
 
-def _facts(stages: Sequence[FoundStage]) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    gits = {found.name: mapping(found.manifest.get("git")) for found in stages}
-    yield "git commit", _by_value({name: _commit(git) for name, git in gits.items()})
-    for key, name in _HOST.items():
-        values = {found.name: mapping(found.manifest.get("host")).get(key) for found in stages}
-        if any(value is not None for value in values.values()):
-            yield name, _by_value(values)
-    for key in ("processes", "seed"):
-        values = {found.name: found.manifest.get(key) for found in stages}
-        if any(value is not None for value in values.values()):
-            yield key, _by_value(values)
-    starts, ends = ([found.manifest.get(key) for found in stages] for key in ("started", "ended"))
-    times = [[time for time in all_of if isinstance(time, str)] for all_of in (starts, ends)]
-    if times[0]:
-        yield "started", {min(times[0]): []}
-    if times[1]:
-        yield "ended", {max(times[1]): []}
+def _facts(stages: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """Names of facts, each with the stages by the value that they have. Manifests are by stage."""
+    yield "git commit", _by_value({name: _commit(mapping(said.get("git"))) for name, said in stages.items()})
+    told = {name: (mapping(said.get("host")), said) for name, said in stages.items()}
+    for place, keys in enumerate((_HOST, {"processes": "processes", "seed": "seed"})):
+        for key, word in keys.items():
+            values = {name: said[place].get(key) for name, said in told.items()}
+            if any(value is not None for value in values.values()):
+                yield word, _by_value(values)
+    for key, choose in (("started", min), ("ended", max)):
+        if times := [time for said in stages.values() if isinstance(time := said.get(key), str)]:
+            yield key, {choose(times): []}
 
 
 def _commit(git: Mapping[str, Any]) -> str:
@@ -114,9 +116,9 @@ def _commit(git: Mapping[str, Any]) -> str:
     return git["commit"] + changed
 
 
-def _packages(stages: Sequence[FoundStage]) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    tables = {found.name: mapping(found.manifest.get("packages")) for found in stages}
-    for package in dict.fromkeys(name for versions in tables.values() for name in versions):
+def _packages(stages: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    tables = {name: mapping(said.get("packages")) for name, said in stages.items()}
+    for package in dict.fromkeys(key for versions in tables.values() for key in versions):
         yield package, _by_value({name: table[package] for name, table in tables.items() if package in table})
 
 

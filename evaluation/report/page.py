@@ -3,7 +3,7 @@ single completions, and how to make it again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from data.figures import Picture
@@ -82,16 +82,15 @@ def page_text(draft: Draft) -> str:
 
 
 def _head(draft: Draft) -> str:
-    stages, absent = draft.stages, _absent(draft)
+    stages = [found for run in draft.runs.values() for found in run]
     finished = sum(found.status == "finished" for found in stages)
-    others = [f"{line(s.name)} is {line(s.status, 24)}" for s in stages if s.status != "finished"]
-    others += [f"{line(name)} is not there" for name in absent]
+    others = list(_not_finished(draft))
     shown = ", ".join(others[:8]) + (f" and {len(others) - 8} more" if len(others) > 8 else "")
     verdict = f"Not whole: {shown}." if others else "Every stage finished."
-    seconds = sum(found.seconds or 0 for found in stages)
+    absent = sum(len(_absent(run)) for run in draft.runs.values())
     tiles = [
-        ("stages", f"{finished} of {len(stages) + len(absent)}", "finished"),
-        ("time", duration(seconds), "of all stages together"),
+        ("stages", f"{finished} of {len(stages) + absent}", "finished"),
+        ("time", duration(sum(found.seconds or 0 for found in stages)), "of all stages together"),
         ("tokens", amount(sum(map(_tokens, stages))), "generated, scored or trained on"),
         ("runs", f"{len(draft.runs)}", "with other seeds" if len(draft.runs) > 1 else "one seed"),
     ]
@@ -104,10 +103,20 @@ def _head(draft: Draft) -> str:
 {f"<dl class='tiles'>{numbers}</dl>" if stages else ""}"""
 
 
-def _absent(draft: Draft) -> list[str]:
+def _not_finished(draft: Draft) -> Iterator[str]:
+    """What is not whole, in words; of the run that is shown in full without its name."""
+    for run, stages in draft.runs.items():
+        before = "" if run == draft.name else f"{run}/"
+        for found in stages:
+            if found.status != "finished":
+                yield f"{line(before + found.name)} is {line(found.status, 24)}"
+        yield from (f"{line(before + name)} is not there" for name in _absent(stages))
+
+
+def _absent(stages: Sequence[FoundStage]) -> list[str]:
     """Stages that others read, and that the run does not have."""
-    there = {found.name for found in draft.stages}
-    read = [name for found in draft.stages for name in found.read_stages]
+    there = {found.name for found in stages}
+    read = [name for found in stages for name in found.read_stages]
     return [name for name in dict.fromkeys(read) if name not in there] if len(there) > 1 else []
 
 
@@ -212,7 +221,5 @@ def _of_stages(
 
 
 def _again(draft: Draft) -> str:
-    runs = list(draft.runs.values())
-    return (
-        f"<div class='again'><h3>commands</h3>{commands(runs)}<h3>environment</h3>{environment(runs)}</div>"
-    )
+    made_on, again = environment(draft.runs), commands(list(draft.runs.values()))
+    return f"<div class='again'><h3>commands</h3>{again}<h3>environment</h3>{made_on}</div>"

@@ -37,10 +37,11 @@ figcaption{color:var(--quiet);font-size:13px;line-height:1.45;padding-top:10px}
 figcaption b{color:var(--text)}
 figcaption a{white-space:nowrap}
 .effects td{vertical-align:top;padding:12px 14px;white-space:nowrap}
-.effects td:first-child{white-space:normal;min-width:20em;overflow-wrap:anywhere}
+.effects td:first-child,.effects td:nth-child(3){white-space:normal;min-width:19em;overflow-wrap:anywhere}
+.effects td:nth-child(3){min-width:15em}
 .effects td .quiet{font-size:13px}
 .effects th,.effects td,.texts th,.texts td{text-align:left}
-.effects td:last-child{white-space:normal;min-width:8em}
+.effects td:nth-child(2){white-space:normal;min-width:7.5em}
 .texts td{white-space:normal;overflow-wrap:anywhere;vertical-align:top}
 .texts td:first-child{width:13em}
 .stage{background:var(--card);border:1px solid var(--line);border-radius:10px;margin:8px 0}
@@ -82,8 +83,9 @@ figure{padding:12px 10px 10px}
 .effects,.effects tr,.effects td{display:block}
 .effects tr:first-child{display:none}
 .effects tr{border-top:1px solid var(--line);padding:10px 12px}
-.effects td,.effects td:first-child,.effects td:last-child{border:0;padding:3px 0;text-align:left;min-width:0;
+.effects td,.effects td:nth-child(n){border:0;padding:3px 0;text-align:left;min-width:0;
 white-space:normal}
+.effects td:nth-child(5)::before{content:"over the runs ";color:var(--quiet)}
 .texts td:first-child{width:auto;min-width:7em}}
 @media print{.links{display:none}details::details-content{content-visibility:visible;block-size:auto}}
 """
