@@ -20,7 +20,8 @@ from rich.table import Table
 
 from inference.accelerators import accelerator
 from training.communication import Cluster, traffic
-from training.memory_plan import Job, predict
+from training.memory_job import Job
+from training.memory_plan import predict
 from training.model_shape import network_of
 from training.time_plan import SHARE, Work, flops_of_job, training_flops
 

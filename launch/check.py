@@ -140,7 +140,8 @@ def _plan(found: Examined, prices: Prices) -> Any | None:
 
 
 def _say_memory(found: Examined, job: Any, plan: Any, limit: float, text: str) -> None:
-    from training.memory_plan import GIB, advice
+    from training.memory_advice import advice
+    from training.memory_plan import GIB
 
     if plan.total <= limit:
         found.say("ok", "memory", f"fits: {text}")

@@ -1,4 +1,4 @@
-"""Memory that one process of a training stage needs, before anything runs, and what would make it fit.
+"""Memory that one process of a training stage needs, before anything runs.
 
 Weights, gradients and optimizer states are counted by how they are kept: torch (transformers' Trainer with
 AdamW: states in the precision of the weights; DDP has a second copy of the gradients in its buckets),
@@ -9,18 +9,13 @@ hold is traced (`memory_trace`). The peak is the largest of a few moments of an 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Literal
 
 import torch
 
 from inference.search.flops import head_size
-from training.memory_trace import Network, Passes, head_bytes, trace_layers
-
-Sharding = Literal["none", "ddp", "zero2", "zero3", "fsdp2"]
-"""How the processes of a launch share weights, gradients and optimizer states."""
+from training.memory_job import Job, Sizes, kv_numbers, parameter_count, sizes_of
+from training.memory_trace import Passes, head_bytes, trace_layers
 
 GIB = 1 << 30
 CUDA_BYTES = 2 * GIB
@@ -34,93 +29,6 @@ LIVE_ELEMENTS = 1_000_000_000
 (sub_group_size)."""
 JUDGED_STEPS = 32
 """Places of a row at which a reward model with head `tokens` has logits."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One process of a training stage at the longest rows that it may have."""
-
-    config: Any
-    """transformers config of the text model."""
-    dtype: torch.dtype
-    """Of the weights as they are loaded."""
-    half: bool
-    """Whether the launch computes in bfloat16."""
-    rows: int
-    """Of a micro-batch."""
-    tokens: int
-    """Of a row."""
-    head: Literal["fused", "logits", "classifier"] = "fused"
-    """fused: TRL's, in tiles; logits: at the judged places; classifier: a number or two."""
-    accumulates: bool = False
-    """Whether an optimizer step has several micro-batches."""
-    checkpointing: bool = True
-    attention: str | None = None
-    adapter: Any = None
-    """peft config."""
-    weight_bits: int = 16
-    """4 or 8: of the frozen layers, where they are quantised."""
-    state_bytes: int = 8
-    """Of the optimizer for each trained parameter in float32."""
-    processes: int = 1
-    sharding: Sharding = "none"
-    offload_optimizer: bool = False
-    offload_weights: bool = False
-    gpu: bool = True
-    others: tuple[Any, ...] = ()
-    """Configs of models that are only asked: reference, teacher, reward models."""
-    cache_rows: int = 0
-    """Rows that are generated together, without vLLM."""
-    branches: bool = False
-    """Whether completions share the pass of their prompt (stage grpo)."""
-    vllm_bytes: int = 0
-    """That vLLM takes in this process."""
-    vllm_sleeps: bool = False
-    """Whether it gives them back while training."""
-
-    @property
-    def deepspeed(self) -> bool:
-        return self.sharding in ("zero2", "zero3")
-
-    @property
-    def kept_dtype(self) -> torch.dtype:
-        """Of the weights while training: DeepSpeed has them in the launch's precision, FSDP2 its shards in
-        float32."""
-        if self.deepspeed:
-            return torch.bfloat16 if self.half else torch.float32
-        return torch.float32 if self.sharding == "fsdp2" else self.dtype
-
-    @cached_property
-    def network(self) -> Network:
-        half_weights = self.half and self.sharding == "fsdp2"  # gathered in bfloat16
-        return Network(
-            config=self.config,
-            weights=torch.bfloat16 if half_weights else self.kept_dtype,
-            autocast=self.half and not self.deepspeed and not half_weights,
-            checkpointing=self.checkpointing,
-            adapter=self.adapter,
-            attention=self.attention,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """Numbers of parameters."""
-
-    trained: int
-    frozen: int
-    frozen_layers: int
-    layer: int
-    """All of one layer, and of it those that are trained."""
-    trained_layer: int
-    head: int
-    """Trained ones of an output layer that is not the embedding's; 0 with an adapter."""
-    embedding: int
-    """Trained ones of the table of input embeddings."""
-
-    @property
-    def all(self) -> int:
-        return self.trained + self.frozen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +56,7 @@ def predict(job: Job) -> Plan:
     """The peak of a process of `job`."""
     passes, parameters = trace_layers(job.network, job.rows, job.tokens)
     passes = _with_mask(job, passes)
-    sizes = _sizes(job, parameters)
+    sizes = sizes_of(job, parameters)
     fixed = _fixed(job, sizes)
     scratch = _gathered_layer_gradient(job, sizes)
     before, after = _gradients(job, sizes)
@@ -197,24 +105,6 @@ def _with_mask(job: Job, passes: Passes) -> Passes:
     more = copies + item * job.tokens**2
     kept = 0 if job.checkpointing else text.num_hidden_layers * more
     return replace(passes, kept=passes.kept + kept, layer=passes.layer + more)
-
-
-def _sizes(job: Job, parameters: Any) -> Sizes:
-    config, layers = job.config, job.config.num_hidden_layers
-    table = config.vocab_size * config.hidden_size
-    head = 0 if job.head == "classifier" or config.tie_word_embeddings else table
-    adapted = job.adapter is not None
-    trained = parameters.outside + layers * parameters.layer + (0 if adapted else head)
-    frozen = parameters.frozen_outside + layers * parameters.frozen_layer + (head if adapted else 0)
-    return Sizes(
-        trained=trained,
-        frozen=frozen,
-        frozen_layers=layers * parameters.frozen_layer,
-        layer=parameters.layer + parameters.frozen_layer,
-        trained_layer=parameters.layer,
-        head=0 if adapted else head,
-        embedding=0 if adapted else table,
-    )
 
 
 def _fixed(job: Job, sizes: Sizes) -> dict[str, float]:
@@ -324,121 +214,3 @@ def _head(job: Job, sizes: Sizes) -> float:
 
 def _cache(job: Job) -> float:
     return float(job.cache_rows * job.tokens * kv_numbers(job.config) * job.network.weights.itemsize)
-
-
-def kv_numbers(config: Any) -> int:
-    """Numbers that a token has among the keys and values."""
-    return 2 * config.num_hidden_layers * config.num_key_value_heads * head_size(config)
-
-
-def parameter_count(config: Any) -> int:
-    """Of a causal language model of that config."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-# ------------------------------------------------------------------ what would make it fit
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """A change of a recipe, and the job that it makes."""
-
-    text: str
-    job: Job
-
-
-def advice(job: Job, memory_bytes: float) -> tuple[list[str], Plan] | None:
-    """What makes a job fit: the first single change that does, or else changes one after the other; None
-    where all of them together do not."""
-    for step in STEPS:
-        for change in step(job):
-            if (plan := predict(change.job)).total <= memory_bytes:
-                return [change.text], plan
-    texts: list[str] = []
-    for step in STEPS:
-        last = None
-        for last in step(job):
-            if (plan := predict(last.job)).total <= memory_bytes:
-                return [*texts, last.text], plan
-        if last is not None:
-            texts, job = [*texts, last.text], last.job
-    return None
-
-
-def _flash(job: Job) -> Iterator[Change]:
-    if job.branches and job.attention == "documents" and job.gpu:
-        text = "attn_implementation: flash_attention_2"
-        yield Change(text=text, job=replace(job, attention="flash_attention_2"))
-
-
-def _checkpointing(job: Job) -> Iterator[Change]:
-    if not job.checkpointing:
-        yield Change(text="gradient_checkpointing: true", job=replace(job, checkpointing=True))
-
-
-def _one_row(job: Job) -> Iterator[Change]:
-    if job.rows > 1:
-        text = f"per_device_train_batch_size: 1 (and gradient_accumulation_steps x {job.rows})"
-        yield Change(text=text, job=replace(job, rows=1, accumulates=True))
-
-
-def _fewer_generated(job: Job) -> Iterator[Change]:
-    if job.cache_rows > 1:
-        rows = max(1, job.cache_rows // 4)
-        yield Change(text=f"rollout_batch_size: {rows}", job=replace(job, cache_rows=rows))
-    if job.vllm_bytes and not job.vllm_sleeps:
-        yield Change(text="vllm_enable_sleep_mode: true", job=replace(job, vllm_sleeps=True))
-
-
-def _zero3(job: Job) -> Iterator[Change]:
-    if job.processes > 1 and job.sharding != "zero3":
-        yield Change(text="launch: zero3", job=replace(job, sharding="zero3"))
-
-
-def _offload(job: Job) -> Iterator[Change]:
-    if not job.offload_weights:
-        changed = replace(job, sharding="zero3", offload_optimizer=True, offload_weights=True)
-        yield Change(text="launch: zero3_offload", job=changed)
-
-
-def _shorter(job: Job) -> Iterator[Change]:
-    tokens = job.tokens
-    while tokens >= 4096:
-        tokens //= 2
-        yield Change(
-            text=f"max_length: {tokens} (rows of {job.tokens} tokens now)", job=replace(job, tokens=tokens)
-        )
-
-
-def _lora(job: Job) -> Iterator[Change]:
-    from peft import LoraConfig
-
-    if job.adapter is None:
-        adapter = LoraConfig(r=16, target_modules="all-linear")
-        yield Change(text="use_peft: true (lora_r: 16, all-linear)", job=replace(job, adapter=adapter))
-
-
-def _more_processes(job: Job) -> Iterator[Change]:
-    processes = job.processes
-    while processes < 512:
-        processes *= 2
-        changed = replace(job, processes=processes, sharding="zero3")
-        yield Change(text=f"num_processes: {processes} with zero3", job=changed)
-
-
-STEPS = (
-    _flash,
-    _checkpointing,
-    _one_row,
-    _fewer_generated,
-    _zero3,
-    _offload,
-    _shorter,
-    _lora,
-    _more_processes,
-)
-"""In the order in which they are tried: what costs the least first."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from training.memory_plan import Job, Sharding
+from training.memory_job import Job, Sharding
 
 STATE_BYTES = {"sgd": 0, "adafactor": 0, "lion_32bit": 4, "paged_lion_32bit": 4}
 """Of optimizers (`optim:`) for each float32 parameter; others have AdamW's 8, those in 8 bits 2."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from inference.accelerators import Accelerator
 from inference.search.flops import Flops, head_size
-from training.memory_plan import Job, Sizes, kv_numbers
+from training.memory_job import Job, Sizes, kv_numbers
 
 SHARE = 0.4
 """Of the GPU's peak that operations reach, those that are done again among them: dense models on one node,

@@ -127,7 +127,7 @@ def test_answers_of_ones_own_are_checked(answer: list[list[float]], message: str
 
 
 def test_classes_that_cannot_be_used() -> None:
-    with pytest.raises(ValueError, match="scorer: cannot import 'nowhere'.*seen from the folder"):
+    with pytest.raises(ValueError, match=r"scorer: cannot import 'nowhere'.*seen from the folder"):
         load_scorer(ScorerOptions(scorer_model="x", scorer="nowhere:Scorer"))
     with pytest.raises(ValueError, match="scorer: 'math' has no 'Scorer'"):
         load_scorer(ScorerOptions(scorer_model="x", scorer="math:Scorer"))

@@ -14,7 +14,9 @@ from transformers import Qwen2Config
 
 from inference.accelerators import PEAK_VARIABLE, accelerator, memory_gib, peak_flops
 from inference.models import cached_folder
-from training.memory_plan import GIB, Job, _fixed, advice, parameter_count, predict, saved_states
+from training.memory_advice import advice
+from training.memory_job import Job, parameter_count
+from training.memory_plan import GIB, _fixed, predict, saved_states
 from training.memory_trace import Held, Network, _run, head_bytes, trace_layers
 from training.model_shape import network_of
 from training.time_plan import Work, flops_of_job, predict_time, training_flops
