@@ -12,6 +12,8 @@ from inference.scorers.reward_model import save_options
 from inference.search.settings import parse_strategies
 from inference.search.stage import SearchConfig, separator_of
 
+BEAM = "inference.search.strategies.beam"
+
 
 def test_lists_make_settings() -> None:
     entries = [
@@ -34,6 +36,9 @@ def test_lists_make_settings() -> None:
     [
         ({"strategy": "beem", "n": 4}, r"strategies\[0\]: strategy: 'beem' is none; did you mean 'beam'"),
         ({"n": 4}, "strategy: 'None' is none"),
+        ({"strategy": "nowhere:Mine", "n": 4}, r"strategies\[0\]: strategy: cannot import 'nowhere'"),
+        ({"strategy": "builtins:str", "n": 4}, "builtins:str is no subclass of .*:SearchStrategy"),
+        ({"strategy": f"{BEAM}:Beam", "n": 4}, f"{BEAM}:Beam calls itself 'beam'; leave out its `label`"),
         ({"strategy": "beam", "n": 4, "with": 2}, "beam: the strategy has no 'with'; did you mean 'width'"),
         ({"strategy": "beam", "n": 10, "width": 4}, "n: 10 is not a multiple of width: 4; take n 8"),
         ({"strategy": "dvts", "n": 2, "width": 4}, "n: 2 is not a multiple of width: 4; take n 4"),
