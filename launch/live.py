@@ -197,12 +197,17 @@ def _stage(path: Path) -> Stage:
 # ------------------------------------------------------------------ how it looks
 
 
-def picture_of(running: Mapping[str, Path]) -> Any:
-    """A picture, now, of stages that have been started, by what they are called. The folder of one that has
-    only just been started is not there yet, or tells of an earlier time."""
-    stages = [dataclasses.replace(_stage(folder), name=title) for title, folder in running.items()]
-    starts = {"manifest": {"status": "starts"}, "metrics": {}, "processes": (), "rows": ()}
-    stages = [stage if stage.runs else dataclasses.replace(stage, **starts) for stage in stages]
+def picture_of(running: Mapping[str, tuple[Path, float]]) -> Any:
+    """A picture, now, of stages that have been started: by what they are called, their folders and the times
+    of their starts. Until a stage has loaded, its folder is not there or tells of an earlier time."""
+    stages = []
+    for title, (folder, began) in running.items():
+        try:
+            loads = (folder / "manifest.json").stat().st_mtime < began
+        except FileNotFoundError:  # not yet, or moved aside just now
+            loads = True
+        found = Stage(name=title, manifest={"status": "starts"}, metrics={}) if loads else _stage(folder)
+        stages.append(dataclasses.replace(found, name=title))
     return _picture(stages, time.time())
 
 

@@ -15,7 +15,7 @@ from evaluation.report.summary import duration, picked
 
 WIDTH = 120
 """Of what goes to no terminal, unless $COLUMNS says otherwise."""
-STATUS_STYLES = {"finished": "green", "running": "yellow", "interrupted": "yellow"}
+STATUS_STYLES = {"finished": "green", "starts": "yellow", "running": "yellow", "interrupted": "yellow"}
 
 
 def show(folder: Path) -> None:

@@ -76,6 +76,7 @@ class _Board:
         """Of each stage those that it reads, among the chosen ones."""
         self.waiting = list(recipes)
         self.running: dict[Future[int], Recipe] = {}
+        self.began: dict[str, float] = {}
         self.done: set[str] = set()
         self.stopped: set[str] = set()
         self.failed: dict[str, int] = {}
@@ -100,10 +101,11 @@ class _Board:
         return ", ".join(f"{len(titles)} {what}" for what, titles in parts.items() if titles)
 
     def next_ready(self) -> Recipe | None:
-        """The first stage all of whose inputs are there; it waits no more."""
+        """The first stage all of whose inputs are there; it begins."""
         for recipe in self.waiting:
             if self.done.issuperset(self.reads[recipe.title]):
                 self.waiting.remove(recipe)
+                self.began[recipe.title] = time.time()
                 return recipe
         return None
 
@@ -201,7 +203,7 @@ def _screen() -> Iterator[Callable[[_Board, bool], None]]:
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def show(board: _Board, ended: bool) -> None:
-            running = {recipe.title: stage_folder(recipe) for recipe in board.running.values()}
-            live.update(Group(picture_of(running), Text(str(board), "bold")), refresh=True)
+            stages = {r.title: (stage_folder(r), board.began[r.title]) for r in board.running.values()}
+            live.update(Group(picture_of(stages), Text(str(board), "bold")), refresh=True)
 
         yield show

@@ -258,6 +258,7 @@ def test_a_terminal_shows_what_runs(write: Write) -> None:
             if select.select([ours], [], [], 1.0)[0]:
                 seen += os.read(ours, 65536).decode(errors="replace")
 
+    read_until("s1  \x1b[33mstarts")
     read_until("2 running, 1 to come")
     read_until("rank 0")
     seen = ""
