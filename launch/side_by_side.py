@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.recipe import Recipe, RecipeError, references
+from data.recipe import Recipe, references
 from data.run_folder import stage_folder
 from data.stage import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR
 from launch.machines import END_SECONDS
@@ -153,7 +153,7 @@ def _run(recipe: Recipe, todo: set[str], stop: StopRequests, jobs: int) -> int:
 
         try:
             code = run_or_skip(recipe, todo, run)
-        except RecipeError as error:
+        except ValueError as error:
             say(f"error: {error}", sys.stderr)
             code = EXIT_USER_ERROR
     _tell_end(recipe, code, said)

@@ -287,3 +287,12 @@ def test_slurm_has_its_own_way(write: Write, options: list[str], fix: str) -> No
     code, _, errors = run("--on", "slurm", *options)
     assert code == 2
     assert fix in errors[0]
+
+
+def test_a_copy_may_be_submitted_by_itself(write: Write) -> None:
+    write(s1={"seed": 5})
+    code, told, _ = run("--on", "slurm", "--dry-run", SLOWTHINK_SEED="1")
+    assert (code, len(told)) == (0, 2)
+    script = Path("runs/pipe.seed1/slurm/s1.sbatch").read_text()
+    assert "\nexport SLOWTHINK_SEED=1\n" in script
+    assert "SLOWTHINK_SEED=1 slowthink run pipe --on slurm" in script
