@@ -36,8 +36,9 @@ from benchmarks.curation_reference import (
 )
 from data.collect import decontaminate, deduplicate, drop_near_duplicates
 from data.decontaminate import BenchmarkIndex
+from data.load_source import load_problems
 from data.schema import Problem
-from data.sources import load_problems, parse_source
+from data.sources import parse_source
 from data.suspects import suspects
 
 THRESHOLD = 0.7

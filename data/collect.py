@@ -11,10 +11,11 @@ from typing import Any
 
 from data.audit import funnel
 from data.decontaminate import BenchmarkIndex
+from data.load_source import Loaded, load
 from data.near_duplicates import check_threshold, near_duplicates
 from data.progress import Progress
 from data.schema import Attempt, Problem, Rejected, problem_row, rejected
-from data.sources import Loaded, Source, is_generator, load, parse_sources
+from data.sources import Source, is_generator, parse_sources
 from data.stage import run_stage
 from data.store import table_path, write_attempts, write_problems, write_rejected
 from data.suspects import suspects
@@ -45,7 +46,7 @@ class CollectConfig:
 def collect(config: CollectConfig, folder: Path) -> dict[str, Any]:
     """Write problems.parquet, traces.parquet (where a source has traces) and rejected/rows.parquet.
 
-    The same question is kept from the first source that has it. Rules: those of `data.sources.load`,
+    The same question is kept from the first source that has it. Rules: those of `data.load_source.load`,
     `duplicate`, `contaminated`, `near_duplicate`. Which problems are kept does not depend on the order of the
     rows in a source, nor on the number of processes.
 

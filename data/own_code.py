@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
 from pathlib import Path
 from typing import Any
+
+from data.did_you_mean import did_you_mean
 
 
 def load_own_code(name: str, key: str) -> Any:
@@ -33,9 +34,7 @@ def load_own_code(name: str, key: str) -> Any:
         ) from error
     if not hasattr(loaded, attribute):
         names = [public for public in vars(loaded) if not public.startswith("_")]
-        near = difflib.get_close_matches(attribute, names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}"
-        raise ValueError(f"{key}: {module!r} has no {attribute!r}; {hint}")
+        raise ValueError(f"{key}: {module!r} has no {attribute!r}; {did_you_mean(attribute, names)}")
     return getattr(loaded, attribute)
 
 

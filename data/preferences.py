@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data.row_files import read_file, read_hub
+from data.row_files import read_file, read_hub, take
 from data.schema import Rejected, Role, rejected
-from data.sources import generator_split, read_entry, take
+from data.sources import check_columns, generator_split, read_entry
 
 COLUMNS = {"question": "prompt", "chosen": "chosen", "rejected": "rejected"}
 """Our column -> its usual name."""
@@ -78,7 +78,8 @@ def parse_preference_source(entry: Any, key: str) -> PreferenceSource:
     Raises:
         ValueError: unknown key or column (with the nearest name), wrong type, or a missing key; names `key`.
     """
-    source = read_entry(PreferenceSource, entry, key, COLUMNS, "{path: p.jsonl, role: train}")
+    source = read_entry(PreferenceSource, entry, key, "{path: p.jsonl, role: train}")
+    check_columns(source.columns, COLUMNS, key)
     return _complete_generator(source) if source.id == GENERATOR else _complete_free(source)
 
 

@@ -8,12 +8,12 @@ published counts can be recomputed.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable
 from typing import Literal
 
 from data import faults
+from data.did_you_mean import did_you_mean
 from data.filters import Rule, empty_response, empty_thinking, truncated
 from data.language import MIN_WORDS, language_words, script_of
 from data.schema import Attempt
@@ -232,8 +232,6 @@ DEFAULT_RULES = (
     "answer_only",
 )
 """Those that drop what no one wants; the others are choices."""
-S1_RULES = ("missing", "empty_thinking", "s1_images", "s1_numbered_parts", "s1_bold")
-"""s1's own quality step."""
 
 
 def quality_rules(names: Iterable[str]) -> dict[str, Rule]:
@@ -245,7 +243,5 @@ def quality_rules(names: Iterable[str]) -> dict[str, Rule]:
     names = list(names)
     for name in names:
         if name not in QUALITY_RULES:
-            near = difflib.get_close_matches(name, QUALITY_RULES, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(QUALITY_RULES)}"
-            raise ValueError(f"quality: no rule is called {name!r}; {hint}")
+            raise ValueError(f"quality: no rule is called {name!r}; {did_you_mean(name, QUALITY_RULES)}")
     return {name: QUALITY_RULES[name] for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,10 @@ def read_hub(id: str, config: str, split: str, revision: str, key: str, file: st
     except (OSError, ValueError) as error:
         raise ValueError(f"{key}: hub dataset {id}, split {split!r}: {error}") from error
     return list(dataset)
+
+
+def take(rows: list[Any], limit: int, seed: int | None) -> list[Any]:
+    """`limit` rows in their order: the first ones, or drawn by a seed."""
+    if seed is None:
+        return rows[:limit]
+    return [rows[i] for i in sorted(random.Random(f"limit {seed}").sample(range(len(rows)), limit))]

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import json
 import os
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data.did_you_mean import did_you_mean
 from data.known_steps import KNOWN_STEPS
-from data.recipe import describe, fits
-from data.row_files import read_file, read_hub
+from data.row_files import read_file, read_hub, take
 from data.schema import Problem, Rejected, Role, problem_id, rejected
-from data.sources import nearest, take
+from data.sources import read_entry
 from data.step_readers import FORMS, BadRowError, Neutral, PrmOptions, Reading
 from data.step_tables import HELD_OUT, TABLE
 from data.steps import LabelledSolution, fault, labelled_from_row
@@ -78,20 +77,8 @@ def parse_step_source(entry: Any, key: str) -> StepSource:
         ValueError: unknown key, set or form (with the nearest name), wrong type, or a missing key; names
             `key`.
     """
-    if not isinstance(entry, dict):
-        raise ValueError(f"{key}: {entry!r} is not a mapping; write for example {{id: processbench/gsm8k}}")
-    hints = {k: v for k, v in typing.get_type_hints(StepSource).items() if k != "key"}
-    for name, value in entry.items():
-        if name not in hints:
-            raise ValueError(f"{key}.{name}: unknown key; {nearest(name, hints)}")
-        if not fits(value, hints[name]):
-            raise ValueError(f"{key}.{name}: {value!r} is not {describe(hints[name])}")
-    source = StepSource(**entry, key=key)
+    source = read_entry(StepSource, entry, key, "{id: processbench/gsm8k}")
     source = replace(source, name=source.name or source.id or source.path)
-    if bool(source.id) == bool(source.path):
-        raise ValueError(f"{key}: give either `id` or `path`")
-    if source.limit is not None and source.limit < 1:
-        raise ValueError(f"{key}.limit: {source.limit} is less than 1")
     return _complete_known(source) if source.id in KNOWN_STEPS else _complete_free(source)
 
 
@@ -113,13 +100,13 @@ def _complete_known(source: StepSource) -> StepSource:
 def _complete_free(source: StepSource) -> StepSource:
     key, forms = source.key, [TABLE, *FORMS]
     if source.id and source.id.count("/") != 1:
-        hint = nearest(source.id, KNOWN_STEPS)
+        hint = did_you_mean(source.id, KNOWN_STEPS)
         raise ValueError(f"{key}.id: {source.id!r} is no known set and no hub dataset `owner/name`; {hint}")
     is_file = Path(source.path).suffix in (".jsonl", ".json", ".parquet")
     form = source.form or (TABLE if source.path and not is_file else "")
     if form not in forms:
-        hint = nearest(form, forms) if form else f"one of {', '.join(forms)}"
-        known = nearest(source.id, KNOWN_STEPS) if source.id else ""
+        hint = did_you_mean(form, forms) if form else f"one of {', '.join(forms)}"
+        known = did_you_mean(source.id, KNOWN_STEPS) if source.id else ""
         raise ValueError(f"{key}.form: say the format of {source.name}: {hint}{known and '; or ' + known}")
     if form == TABLE and source.id:
         raise ValueError(f"{key}.form: {TABLE} is our own table; give its folder with `path:`")

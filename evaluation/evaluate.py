@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from data.language import SCRIPT_OF
+from data.load_source import load_problems
 from data.processes import is_part
 from data.schema import Attempt, Problem
-from data.sources import load_problems, parse_source
+from data.sources import parse_source
 from data.stage import run_stage
 from data.store import read_problems, write_attempts, write_rejected
 from evaluation.problem_values import (

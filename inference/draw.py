@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data.hints import hinted
+from data.load_source import load_problems
 from data.processes import is_part, worker, workers, world
 from data.progress import Progress
 from data.prompts import Prompt, Prompter, with_suffix
@@ -27,7 +28,7 @@ from data.schema import (
     problem_row,
     rejected,
 )
-from data.sources import load_problems, parse_source
+from data.sources import parse_source
 from data.store import (
     Journal,
     journal_rows,

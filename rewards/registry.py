@@ -14,13 +14,13 @@ the rest it is None and is not even called (`rewards/checked.py`). So rules and 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from data.did_you_mean import did_you_mean
 from data.own_code import load_own_code
 from data.recipe import describe, fits, is_required
 
@@ -109,7 +109,7 @@ def reward_class(name: str, where: str = "rewards", more: Mapping[str, type] | N
         return more[name]
     if name not in REWARDS:
         names = [*REWARDS, *(more or {})]
-        raise ValueError(f"{where}: no reward is called {name!r}; {_nearest(name, names)}")
+        raise ValueError(f"{where}: no reward is called {name!r}; {did_you_mean(name, names)}")
     return load_own_code(REWARDS[name], where)
 
 
@@ -161,7 +161,7 @@ def _instance(cls: Any, values: dict[str, Any], name: str, where: str, defaults:
     hints = typing.get_type_hints(cls)
     for key, value in values.items():
         if key not in fields:
-            hint = _nearest(str(key), [*fields, *_ENTRY_KEYS[2:]])
+            hint = did_you_mean(key, [*fields, *_ENTRY_KEYS[2:]])
             raise ValueError(f"{where}: unknown key {key!r}; {hint}")
         if not fits(value, hints[key]):
             raise ValueError(f"{where}: {key}: {value!r} is not {describe(hints[key])}")
@@ -183,9 +183,3 @@ def _number(value: Any, hint: Any) -> Any:
     """A float field's value as a float, since YAML reads 1e-5 as a string and 1 as an integer."""
     kinds = typing.get_args(hint) or (hint,)
     return float(value) if float in kinds and str not in kinds and value is not None else value
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str:
-    names = [v for v in valid if not v.startswith("_")]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}"

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from data.did_you_mean import did_you_mean
 from data.processes import world
 from data.prompts import PLAIN_TEMPLATES, Prompter, with_suffix
 from data.schema import Problem, Rejected, problem_row, rejected
-from data.sources import nearest
 from data.store import read_problems
 from inference.draw import render_prompts
 from inference.models import locate
@@ -213,7 +213,7 @@ def check_domains(problems: Sequence[Problem], rewards: Sequence[Reward]) -> Non
     ]
     for name, key, domain in named:
         if problems and domain and domain not in present:
-            hint = nearest(domain, present) if present else f"none has any: {fix}"
+            hint = did_you_mean(domain, present) if present else f"none has any: {fix}"
             raise ValueError(f"rewards: {name}: {key}: no question has the domain {domain!r}; {hint}")
 
 

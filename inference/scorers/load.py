@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.did_you_mean import did_you_mean
 from data.store import read_json
 from inference.scorers.scorer import Scorer
 
@@ -50,10 +50,9 @@ class ScorerOptions:
 
     def __post_init__(self) -> None:
         if self.scorer not in NAMES and ":" not in self.scorer:
-            near = difflib.get_close_matches(self.scorer, NAMES, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(NAMES)}"
             raise ValueError(
-                f"scorer: there is no {self.scorer!r}; {hint}; a scorer of your own is package.module:Class"
+                f"scorer: there is no {self.scorer!r}; {did_you_mean(self.scorer, NAMES)}; a scorer of your "
+                "own is package.module:Class"
             )
         if self.scorer_options and self.scorer in NAMES and self.scorer != "vllm":
             raise ValueError(

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from data.did_you_mean import did_you_mean
 from data.recipe import parse_mapping
-from data.sources import nearest
 from inference.search.strategies.auto import PLANNED, Auto
 from inference.search.strategies.strategy import SearchStrategy, own_strategy
 
@@ -50,6 +50,6 @@ def _settings(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _make(entry: dict[str, Any]) -> SearchStrategy:
     label = str(entry.get("strategy"))
     if label not in STRATEGIES and ":" not in label:
-        raise ValueError(f"strategy: {label!r} is none; {nearest(label, STRATEGIES)}")
+        raise ValueError(f"strategy: {label!r} is none; {did_you_mean(label, STRATEGIES)}")
     options = {key: value for key, value in entry.items() if key != "strategy"}
     return parse_mapping(STRATEGIES.get(label) or own_strategy(label), options, label, "the strategy")

@@ -22,9 +22,10 @@ from data.datatrove_blocks import Decontaminate, RuleFilter, table_reader, table
 from data.decontaminate import BenchmarkIndex
 from data.difficulty import outside_levels
 from data.filters import apply_rules, longer_than, not_correct
+from data.load_source import load_problems
 from data.quality import DEFAULT_RULES, quality_rules
 from data.schema import Attempt, Completion, Problem, attempt_row, problem_id
-from data.sources import load_problems, parse_source
+from data.sources import parse_source
 from data.store import read_rows, write_attempts, write_problems
 
 RULES = {

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.decontaminate import BenchmarkIndex, normalised_words
+from data.load_source import load_problems
 from data.schema import Problem, problem_id
-from data.sources import load_problems, parse_source
+from data.sources import parse_source
 
 QUESTION = r"Let $x^{2}+\dfrac{1}{2}y = 1,000$. Find the least well-known value of $y$ when $x=3$."
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.decontaminate import normalised_words
+from data.load_source import load_problems
 from data.near_duplicates import near_duplicates
-from data.sources import load_problems, parse_source
+from data.sources import parse_source
 from data.word_hashes import hash_words
 
 QUESTION = (

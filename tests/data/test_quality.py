@@ -211,7 +211,7 @@ def test_size() -> None:
 
 
 def test_names() -> None:
-    assert set(quality.DEFAULT_RULES) | set(quality.S1_RULES) <= quality.QUALITY_RULES.keys()
+    assert set(quality.DEFAULT_RULES) <= quality.QUALITY_RULES.keys()
     assert [*quality.quality_rules(["image", "damaged"])] == ["image", "damaged"]
     with pytest.raises(ValueError, match="did you mean 'image'"):
         quality.quality_rules(["images"])

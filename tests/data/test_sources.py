@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from data.known_sets import KNOWN, last_boxed
+from data.load_source import load, load_problems
 from data.schema import Problem, problem_id
-from data.sources import load, load_problems, load_traces, parse_source, refuse_eval_rows
+from data.sources import parse_source, refuse_eval_rows
 
 COLUMNS = {"question": "q", "answer": "a"}
 
@@ -166,7 +167,7 @@ def test_limit_takes_the_first_rows_or_draws_with_a_seed(tmp_path: Path) -> None
 def test_traces_from_columns_are_not_verified_yet(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "r.jsonl", {"q": "1 + 1?", "a": 2, "t": "One and one.", "r": "It is 2."})
     columns = {**COLUMNS, "thinking": "t", "response": "r"}
-    (trace,) = load_traces(parse_source(file_entry(path, columns=columns), "s"))
+    (trace,) = load(parse_source(file_entry(path, columns=columns), "s")).traces
     assert (trace.completion.thinking, trace.completion.response) == ("One and one.", "It is 2.")
     assert trace.verdict == "unverifiable"
     assert trace.completion.model == str(path)
@@ -208,7 +209,7 @@ def test_gpqa_choices_are_shuffled_by_the_question_alone(
 def test_an_answer_that_nothing_can_check_becomes_a_response_without_thinking(tmp_path: Path) -> None:
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps({"question": "Who are you?", "answer": "A model."}) + "\n", encoding="utf-8")
-    (trace,) = load_traces(parse_source(file_entry(path, columns={}, trace="answer"), "s"))
+    (trace,) = load(parse_source(file_entry(path, columns={}, trace="answer"), "s")).traces
     assert (trace.completion.thinking, trace.completion.response) == ("", "A model.")
     assert (trace.verdict, trace.completion.model) == ("unverifiable", str(path))
 

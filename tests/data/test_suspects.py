@@ -8,8 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data.decontaminate import DROPPED_COMMANDS, SAME_COMMANDS, BenchmarkIndex, normalised_words
+from data.load_source import load_problems
 from data.schema import Problem, problem_id
-from data.sources import load_problems, parse_source
+from data.sources import parse_source
 from data.suspects import cut, suspects
 
 PIECES = st.one_of(

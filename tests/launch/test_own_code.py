@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from data.load_source import load
 from data.own_code import own_code_file
-from data.sources import load, parse_source
+from data.sources import parse_source
 from data.store import read_problems
 
 ROOT = Path(__file__).resolve().parents[2]
