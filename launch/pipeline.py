@@ -249,7 +249,10 @@ def end(process: subprocess.Popen, seconds: float = END_SECONDS) -> None:
 
     if process.poll() is not None:
         return
-    family = psutil.Process(process.pid).children(recursive=True)
+    try:
+        family = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:  # it has ended just now
+        return
     if seconds:
         process.terminate()
         with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):

@@ -48,7 +48,7 @@ def run_side_by_side(recipes: Sequence[Recipe], todo: set[str], jobs: int) -> in
                 board.running[pool.submit(_run, recipe, todo, stop, jobs)] = recipe
             ended = wait(board.running, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED).done
             for future in ended:
-                board.close(future)
+                board.close(future, asked=stop.made)
             show(board, bool(ended))
             if stop.interrupts:
                 asked_at = asked_at or time.monotonic()
@@ -109,12 +109,12 @@ class _Board:
                 return recipe
         return None
 
-    def close(self, future: Future[int]) -> None:
-        """Note how a stage has ended."""
+    def close(self, future: Future[int], *, asked: bool) -> None:
+        """Note how a stage has ended; one that was stopped though all were not `asked` to has failed."""
         recipe, code = self.running.pop(future), future.result()
         if code == 0:
             self.done.add(recipe.title)
-        elif code in (EXIT_PREEMPTED, EXIT_INTERRUPTED):
+        elif asked and code in (EXIT_PREEMPTED, EXIT_INTERRUPTED):
             self.stopped.add(recipe.title)
         else:
             self.failed[recipe.title] = code

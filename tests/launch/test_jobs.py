@@ -26,8 +26,10 @@ from launch.side_by_side import _with_free_port
 OWN = """
 import os, pathlib, signal, time
 
-def rows(name, until="", reads="", deaf=False, fails=False):
+def rows(name, until="", reads="", deaf=False, fails=False, stops=False):
     "One row; comes, and waits until another has come."
+    if stops:
+        os.kill(os.getpid(), signal.SIGUSR1)
     if deaf:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     pathlib.Path(name).write_text(os.environ["OMP_NUM_THREADS"])
@@ -103,6 +105,8 @@ def test_a_failure_stops_what_reads_it_and_nothing_else(write: Write) -> None:
         s3={"reads": "run:s1"},
         s4={"reads": "run:s3"},
         s5={"reads": "run:s2"},
+        s6={"stops": True, "until": "s1_failed"},
+        s7={"reads": "run:s6"},
     )
     code, told, errors = run("--jobs", "2")
     assert code == 2
@@ -110,9 +114,13 @@ def test_a_failure_stops_what_reads_it_and_nothing_else(write: Write) -> None:
     assert manifest("s2")["status"] == manifest("s5")["status"] == "finished"
     assert not Path("runs/pipe/s3").exists()
     assert errors[0] == "s1 | error: sources[0]: own:rows: broken on purpose"
-    assert errors[-2:] == ["error: s1 ended with code 2", "not run: s3 (reads s1), s4 (reads s3)"]
+    assert errors[-3:] == [
+        "error: s1 ended with code 2",
+        "error: s6 ended with code 75",
+        "not run: s3 (reads s1), s4 (reads s3), s7 (reads s6)",
+    ]
     assert Path("runs/pipe/.s1.said").is_file()
-    assert "  2 done, 1 failed, 2 not to be run" in told
+    assert "  2 done, 2 failed, 3 not to be run" in told
 
 
 def _take_ctrl_c() -> None:
