@@ -89,8 +89,9 @@ def _draw_panel(axes: Any, lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
         mean, low, high = ([point[key] for point in points] for key in ("mean", "low", "high"))
         axes.plot(x, mean, color=colour, linewidth=0.8, alpha=0.5)
         axes.vlines(x, low, high, color=colour, linewidth=1.4)
-        marked = {"linestyle": "", "color": colour, "marker": marker, "clip_on": False}
+        marked = {"linestyle": "", "color": colour, "marker": marker, "clip_on": not points}
         axes.plot(x, mean, **marked, markerfacecolor=GROUND, label=short(name))
         clear = [i for i, point in enumerate(points) if point["clear"]]
-        axes.plot([x[i] for i in clear], [mean[i] for i in clear], **marked)
+        if clear:  # an unclipped line without a point would leave no room to any axes
+            axes.plot([x[i] for i in clear], [mean[i] for i in clear], **marked)
     axes.set_ylim(bottom=0)

@@ -31,6 +31,7 @@ CHOICES = ("pass@1", "majority", "best_of_n", "weighted_best_of_n", "oracle")
 GAIN = {"best_of_n_gain": SHARE, "weighted_best_of_n_gain": SHARE}
 EFFECT = {"name": "sft_helps", "unit": "points", "verdict": "shown", "claim_is": "higher", "seeds": []}
 EFFECT |= {"difference": {"mean": 5.0, "low": 2.0, "high": 8.0}}
+SAME = [{"name": name, "value": SHARE, "change": None} for name in "ab"]
 COMPARED = [{"name": name, "value": SHARE, "change": {**SHARE, "clear": name == "b"}} for name in "ab"]
 CURATED = {
     "rows_in": 100,
@@ -61,7 +62,10 @@ METRICS: dict[str, dict[str, Any]] = {
 FILES = {
     "05_sft": {"log_history.json": LOG},
     "08_compare": {
-        "comparison.json": {"against": "first", "benchmarks": {"chains": {"metrics": {"accuracy": COMPARED}}}}
+        "comparison.json": {
+            "against": "first",
+            "benchmarks": {"chains": {"metrics": {"accuracy": COMPARED, "formatted": SAME}}},
+        }
     },
     "12_effects": {"effects.json": {"effects": [EFFECT]}},
 }
@@ -104,6 +108,7 @@ def stages(tmp_path: Path) -> list[FoundStage]:
     return find_stages(tmp_path)
 
 
+@pytest.mark.filterwarnings("error::UserWarning")  # of a layout without room
 def test_a_run_in_pictures(stages: list[FoundStage], tmp_path: Path) -> None:
     across = run_pictures(stages)
     assert [picture.name for picture in across] == ["run-accuracy", "run-funnel", "run-costs"]
