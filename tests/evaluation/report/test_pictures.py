@@ -32,7 +32,6 @@ GAIN = {"best_of_n_gain": SHARE, "weighted_best_of_n_gain": SHARE}
 EFFECT = {"name": "sft_helps", "unit": "points", "verdict": "shown", "claim_is": "higher", "seeds": []}
 EFFECT |= {"difference": {"mean": 5.0, "low": 2.0, "high": 8.0}}
 SAME = [{"name": name, "value": SHARE, "change": None} for name in "ab"]
-COMPARED = [{"name": name, "value": SHARE, "change": {**SHARE, "clear": name == "b"}} for name in "ab"]
 CURATED = {
     "rows_in": 100,
     "rows_out": 40,
@@ -64,7 +63,7 @@ FILES = {
     "08_compare": {
         "comparison.json": {
             "against": "first",
-            "benchmarks": {"chains": {"metrics": {"accuracy": COMPARED, "formatted": SAME}}},
+            "benchmarks": {"chains": {"metrics": {"accuracy": SAME, "formatted": SAME}}},
         }
     },
     "12_effects": {"effects.json": {"effects": [EFFECT]}},
