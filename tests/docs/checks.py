@@ -125,20 +125,25 @@ def check_doctor(options: argparse.Namespace, arguments: list[str]) -> None:
 
 def check_shown(options: argparse.Namespace, arguments: list[str]) -> None:
     """The folder is one that a recipe makes, of a stage that has what is to be shown."""
-    runs, pipeline, *stage = options.folder.parts
-    assert runs == "runs"
-    recipe = Path("recipes", pipeline, *stage)
-    if not stage:
-        assert recipe.is_dir(), f"there is no {recipe}"
-        return
-    made_by = load_recipe(recipe.with_suffix(".yaml")).stage
+    made_by = stage_of_run(options.folder)
     assert not options.rollouts or made_by == "grpo"
     assert not options.tree or made_by == "search"
 
 
 def check_reported(options: argparse.Namespace, arguments: list[str]) -> None:
     for run in options.runs:
-        assert Path("recipes", run.name.partition(".seed")[0]).is_dir(), f"no recipe makes {run}"
+        stage_of_run(run)
+
+
+def stage_of_run(folder: Path) -> str:
+    """The stage whose recipe makes runs/<pipeline>/<stage>; empty for the folder of a pipeline."""
+    runs, pipeline, *stage = folder.parts
+    assert runs == "runs"
+    recipe = Path("recipes", pipeline.partition(".seed")[0], *stage)
+    if stage:
+        return load_recipe(recipe.with_suffix(".yaml")).stage
+    assert recipe.is_dir(), f"no recipe makes {folder}"
+    return ""
 
 
 def check_fetched(options: argparse.Namespace, arguments: list[str]) -> None:

@@ -21,7 +21,7 @@ PROGRAMS = ("slowthink", "python", "accelerate", "make", "pytest", "pip", "bash"
 SHELL = ("export", "cp", "head", "tail")
 """What else a line of a block may begin with."""
 OTHER = (
-    "recipes/      one folder",  # the tree of folders
+    "recipes/  ",  # the tree of folders
     "launch -> training",  # the direction of imports
     "pipeline = [",  # Python, datatrove
     "LocalPipelineExecutor(",
@@ -33,7 +33,7 @@ OTHER = (
     "#SBATCH",  # a rendered script
 )
 """Begins of the blocks that are neither commands nor recipes."""
-FENCES = {"bash": "shell", "yaml": "yaml", "jsonl": "other", "python": "other", "": "other"}
+FENCES = {"bash": "shell", "yaml": "yaml", "jsonl": "other", "python": "other", "text": "other", "": "other"}
 Kind = Literal["shell", "flags", "yaml", "other", "unknown"]
 
 

@@ -102,8 +102,10 @@ def shorten(docs: Path) -> None:
 def on_this_run(command: Command) -> list[str]:
     """A command of any page with the folders of this run, and with a step that it has."""
     words = list(command.words[1:])
-    stage = "/05_grpo" if "--rollouts" in words else "/10_search" if "--tree" in words else ""
-    words = [f"runs/mine{stage}" if word.startswith("runs/") else word for word in words]
+    stage = "10_search" if "--tree" in words else "05_grpo"
+    for place, word in enumerate(words):
+        if word.startswith("runs/"):
+            words[place] = f"runs/mine/{stage}" if word.count("/") > 1 else "runs/mine"
     if "--step" in words and words[words.index("--step") + 1].isdigit():
         words[words.index("--step") + 1] = "last"
     return list(dict.fromkeys(words)) if words[0] == "report" else words
