@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 FOLDER = "rollouts"
 REWARD_PREFIX = "reward_"
-LARGEST_GROUP = 1024
-"""Completions that are read of a group."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,36 +110,27 @@ def remove_rollouts(folder: Path, step: int) -> None:
             rollout_path(folder, logged).unlink()
 
 
-def read_rollouts(folder: Path, step: int, group: int | None = None) -> Iterator[Rollout]:
-    """The rollouts of one generation, or the first LARGEST_GROUP of one group of it, without the others in
-    memory.
+def read_rollouts(folder: Path, step: int) -> Iterator[Rollout]:
+    """The rollouts of one generation.
 
     Raises:
         ValueError: there are none, or the file is not readable, or not one of rollouts.
     """
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     path = rollout_path(folder, step)
     try:
-        table = _table(path, group)
+        table = pq.read_table(path)
         rewarded = [name for name in table.column_names if name.startswith(REWARD_PREFIX)]
         schema = _schema([name.removeprefix(REWARD_PREFIX) for name in rewarded])
         rows = table.select(schema.names).cast(schema).to_pylist()
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is not readable ({error})") from error
-    for row in rows:
-        rewards = {key.removeprefix(REWARD_PREFIX): row[key] for key in row if key.startswith(REWARD_PREFIX)}
-        yield Rollout(**{name: row[name] for name in _PLAIN}, rewards=rewards)
+    yield from map(rollout_from_row, rows)
 
 
-def _table(path: Path, group: int | None) -> pa.Table:
-    if group is None:
-        import pyarrow.parquet as pq
-
-        return pq.read_table(path)
-    import pyarrow.dataset as ds
-
-    scanner = ds.dataset(path, format="parquet").scanner(
-        filter=ds.field("group") == group, batch_size=256, batch_readahead=1
-    )
-    return scanner.head(LARGEST_GROUP)
+def rollout_from_row(row: Mapping[str, Any]) -> Rollout:
+    """A row of the file of a generation."""
+    rewards = {key.removeprefix(REWARD_PREFIX): row[key] for key in row if key.startswith(REWARD_PREFIX)}
+    return Rollout(**{name: row[name] for name in _PLAIN}, rewards=rewards)

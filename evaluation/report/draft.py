@@ -65,8 +65,12 @@ class Draft:
         except (OSError, ValueError, pa.ArrowException) as error:
             self.problems.append((where, str(error)))
 
-    def figure(self, picture: Picture, wide: bool = False) -> str:
-        """A picture with its caption, also written beside the page; empty where the page has it already."""
+    def figure(self, picture: Picture, of: str = "", wide: bool = False) -> str:
+        """A picture with its caption, also written beside the page; empty where the page has it already.
+
+        Args:
+            of: HTML that leads to the stage that it is of.
+        """
         if picture.name in self.drawn:
             return ""
         self.drawn.add(picture.name)
@@ -76,5 +80,5 @@ class Draft:
         kinds = (("svg", "SVG"), ("png", "PNG"), ("json", "numbers"))
         links = " ".join(f"<a href='figures/{picture.name}.{kind}'>{word}</a>" for kind, word in kinds)
         return f"""<figure id="figure-{picture.name}"{" class=wide" if wide else ""}>{svg}
-<figcaption><b>{line(picture.title)}</b> {line(picture.caption, 600)} {links}</figcaption></figure>
+<figcaption><b>{line(picture.title)}</b> {line(picture.caption, 600)} {of} {links}</figcaption></figure>
 """

@@ -36,32 +36,7 @@ MOST_PROBLEMS = 50
 
 def page_text(draft: Draft) -> str:
     """The page as HTML; its figures are written on the way."""
-    parts: list[tuple[str, str, str, Callable[[Draft], str]]] = [
-        ("claims", "Claims", "What the literature claims, and what was measured here.", _claims),
-        ("results", "Results", "Bars and bands are 95 % intervals.", _results),
-        (
-            "runs",
-            "Over the runs",
-            "The same numbers in each run, and their mean with its interval.",
-            _over_runs,
-        ),
-        ("stages", "Stages", "Each opens to its numbers, figures, recipe and command.", _stages),
-        (
-            "rollouts",
-            "Rollouts",
-            "A group of completions from the first, the middle and the last step of RL.",
-            _rollouts,
-        ),
-        (
-            "completions",
-            "Completions",
-            "One each that is right, wrong and cut off, the first of its stage.",
-            _completions,
-        ),
-        ("trees", "Search trees", "One problem, searched in several ways.", _trees),
-        ("again", "Environment", "What it was made on, and the commands that make it again.", _again),
-    ]
-    made = [(name, title, says, html) for name, title, says, make in parts if (html := make(draft))]
+    made = [(name, title, says, html) for name, title, says, make in _SECTIONS if (html := make(draft))]
     links = "".join(f"<a href='#{name}'>{title}</a>" for name, title, *_ in made)
     sections = "\n".join(
         f"<section id='{name}'><h2>{title}</h2><p class='says'>{says}</p>\n{html}</section>"
@@ -156,10 +131,11 @@ def _telling_figures(draft: Draft) -> Iterator[str]:
     """Of the whole run, then the first one of each stage that tells of a method."""
     for picture in run_pictures(draft.stages):
         yield draft.figure(picture)
-    for found in draft.stages:
+    for place, found in enumerate(draft.stages):
         if found.stage in TELLING_STAGES:
+            of = f"Of <a href='#stage-{place}'>{line(found.name)}</a>."
             for picture in stage_pictures(found)[:1]:
-                yield draft.figure(picture)
+                yield draft.figure(picture, of)
 
 
 def _over_runs(draft: Draft) -> str:
@@ -195,26 +171,26 @@ def _figure_or_link(draft: Draft, picture: Picture) -> str:
 
 
 def _rollouts(draft: Draft) -> str:
-    return limited(_of_stages(draft, draft.stages, rollout_groups), MOST_BYTES, "groups")
+    return limited(_of_stages(draft, draft.stages, rollout_groups, "r"), MOST_BYTES, "groups")
 
 
 def _completions(draft: Draft) -> str:
     sampled = [found for found in draft.stages if found.stage in SAMPLED_STAGES][:MOST_STAGES_SAMPLED]
-    return limited(_of_stages(draft, sampled, sampled_completions), MOST_BYTES, "stages")
+    return limited(_of_stages(draft, sampled, sampled_completions, "c"), MOST_BYTES, "stages")
 
 
 def _trees(draft: Draft) -> str:
-    return limited(_of_stages(draft, draft.stages, search_trees), MOST_BYTES, "trees")
+    return limited(_of_stages(draft, draft.stages, search_trees, "t"), MOST_BYTES, "trees")
 
 
 def _of_stages(
-    draft: Draft, stages: Iterable[FoundStage], make: Callable[[FoundStage, str], Iterator[str]]
+    draft: Draft, stages: Iterable[FoundStage], make: Callable[[FoundStage, str], Iterator[str]], letter: str
 ) -> Iterator[str]:
-    """What is made of each stage, below its name. The stage's place begins all ids."""
+    """What is made of each stage, below its name. The letter and the stage's place begin all ids."""
     for place, found in enumerate(stages):
         pieces: list[str] = []
         with draft.trying(found.name):
-            pieces += make(found, f"{make.__name__[0]}{place}")
+            pieces += make(found, f"{letter}{place}")
         if pieces:
             yield f"<h3>{line(found.name)}</h3>"
             yield from pieces
@@ -223,3 +199,33 @@ def _of_stages(
 def _again(draft: Draft) -> str:
     made_on, again = environment(draft.runs), commands(list(draft.runs.values()))
     return f"<div class='again'><h3>commands</h3>{again}<h3>environment</h3>{made_on}</div>"
+
+
+_SECTIONS: tuple[tuple[str, str, str, Callable[[Draft], str]], ...] = (
+    ("claims", "Claims", "What the literature claims, and what was measured here.", _claims),
+    ("results", "Results", "Bars and bands are 95 % intervals.", _results),
+    ("runs", "Over the runs", "The same numbers in each run, and the interval of their mean.", _over_runs),
+    ("stages", "Stages", "Each opens to its numbers, figures, recipe and command.", _stages),
+    (
+        "rollouts",
+        "Rollouts",
+        "A group of the first, the middle and the last step of RL. All of a step: "
+        "<code>slowthink show STAGE --rollouts --step N --html FILE</code>",
+        _rollouts,
+    ),
+    (
+        "completions",
+        "Completions",
+        "The first one of a stage that is right, that is wrong, that was cut off.",
+        _completions,
+    ),
+    (
+        "trees",
+        "Search trees",
+        "A problem about which the settings disagree. Others: "
+        "<code>slowthink show STAGE --tree --problem N</code>",
+        _trees,
+    ),
+    ("again", "Environment", "What it was made on, and the commands that make it again.", _again),
+)
+"""In the order of a reader: id, title, what it shows as HTML, and what makes it."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
-from data.rollouts import logged_steps, read_rollouts, rollout_path
+from data.rollouts import REWARD_PREFIX, Rollout, logged_steps, rollout_from_row, rollout_path
 from evaluation.report.folder import FoundStage
 from evaluation.report.rollout_cards import attempt_card, group_section
 from evaluation.report.rollouts import Group, Judged
-from evaluation.report.table_rows import columns_of, open_table, rows_at
+from evaluation.report.table_rows import check_columns, columns_of, open_table, rows_at
 from evaluation.report.tree_drawing import Drawing
 from evaluation.report.tree_page import problem_section
 from evaluation.report.tree_shape import shape
@@ -20,6 +22,8 @@ LONGEST_CHARACTERS = 4_000
 """Longer texts are cut in the middle."""
 CARDS = 4
 """Completions of a group."""
+LARGEST_GROUP = 256
+"""Completions of a group that are read."""
 MOST_ROWS = 100_000
 """Of a table, among which a few are chosen."""
 TREE_NODES = 60
@@ -50,21 +54,34 @@ def rollout_groups(found: FoundStage, name: str) -> Iterator[str]:
     """
     steps = logged_steps(found.folder)
     for step in dict.fromkeys(steps[i] for i in (0, len(steps) // 2, -1) if steps):
-        group = _telling_group(found, step)
-        rows = sorted(read_rollouts(found.folder, step, group), key=lambda row: row.index)
-        judged = [Judged(row) for row in rows]
+        judged = [Judged(row) for row in _telling_group(rollout_path(found.folder, step))]
         shown = Group(all=judged, chosen=_telling(judged))
         yield f"<h4>after {step:,} steps</h4>" + group_section(
             shown, found.form, LONGEST_CHARACTERS, f"{name}s{step}", level=5
         )
 
 
-def _telling_group(found: FoundStage, step: int) -> int:
-    names = {"group": "integer", "useful": "bool"}
-    rows = list(columns_of(open_table(rollout_path(found.folder, step), names), list(names), rows=MOST_ROWS))
+def _telling_group(path: Path) -> list[Rollout]:
+    """The first group of a generation from which there was something to learn, else its first."""
+    file = open_table(path, _ROLLOUT)
+    rewards = [name for name in file.schema_arrow.names if name.startswith(REWARD_PREFIX)]
+    check_columns(path.name, file, dict.fromkeys(rewards, "number"))
+    rows = list(columns_of(file, ["group", "useful"], rows=MOST_ROWS))
     if not rows:
-        raise ValueError(f"step {step}: its file holds no rollouts")
-    return min(group for group, useful in rows if useful == any(useful for _, useful in rows))
+        raise ValueError(f"{path.name} holds no rollouts")
+    best = min(rows, key=lambda row: (not row[1], row[0]))
+    places = [place for place, row in enumerate(rows) if row[0] == best[0]][:LARGEST_GROUP]
+    found = rows_at(file, places, [*_ROLLOUT, *rewards], nulls=[*_UNTOLD, *rewards])
+    return sorted(map(rollout_from_row, found), key=lambda rollout: rollout.index)
+
+
+_KINDS_OF_FIELDS = {"int": "integer", "bool": "bool", "float": "number", "float | None": "number"}
+_ROLLOUT = {
+    field.name: _KINDS_OF_FIELDS.get(str(field.type), "string")
+    for field in fields(Rollout)
+    if field.name != "rewards"
+}
+_UNTOLD = [field.name for field in fields(Rollout) if str(field.type) == "float | None"]
 
 
 def _telling(judged: Sequence[Judged]) -> list[Judged]:

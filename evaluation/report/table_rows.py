@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +28,22 @@ def open_table(path: Path, columns: Mapping[str, str]) -> pq.ParquetFile:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{path.name} is not readable as parquet ({error})") from error
+    check_columns(path.name, file, columns)
+    return file
+
+
+def check_columns(where: str, file: pq.ParquetFile, columns: Mapping[str, str]) -> None:
+    """Whether a table has these columns (see `open_table`).
+
+    Raises:
+        ValueError: it has one not, or otherwise.
+    """
     for name, kind in columns.items():
         if name not in file.schema_arrow.names:
-            raise ValueError(f"{path.name}: column {name!r} is missing")
+            raise ValueError(f"{where}: column {name!r} is missing")
         found = file.schema_arrow.field(name).type
         if not _is(found, kind):
-            raise ValueError(f"{path.name}: column {name!r} holds {found}, not {kind}")
-    return file
+            raise ValueError(f"{where}: column {name!r} holds {found}, not {kind}")
 
 
 def _is(found: pa.DataType, kind: str) -> bool:
@@ -67,11 +76,15 @@ def columns_of(file: pq.ParquetFile, names: Sequence[str], rows: int) -> Iterato
             yield values
 
 
-def rows_at(file: pq.ParquetFile, places: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+def rows_at(
+    file: pq.ParquetFile, places: Sequence[int], names: Sequence[str], nulls: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """The rows with these numbers, which ascend; the table is read as far as the last of them.
 
+    Args:
+        nulls: columns that may hold null.
     Raises:
-        ValueError: a page is damaged, or holds null.
+        ValueError: a page is damaged, or another column holds null.
     """
     found: list[dict[str, Any]] = []
     groups, first = [], 0
@@ -88,7 +101,7 @@ def rows_at(file: pq.ParquetFile, places: Sequence[int], names: Sequence[str]) -
             if len(found) == len(places):
                 break
     for row in found:
-        if missing := [name for name, value in row.items() if value is None]:
+        if missing := [name for name in row if row[name] is None and name not in nulls]:
             raise ValueError(f"a row has no {missing[0]}")
     return found
 

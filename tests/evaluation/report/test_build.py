@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from tests.evaluation.report.page_elements import Element, Reader
 from tests.evaluation.report.run_folders import STAGES, effect, make_run, write_json
 
 VOID = {"meta", "br"}
+ROOT = Path(__file__).resolve().parents[3]
 LARGEST_BYTES = 20 * 2**20
 
 
@@ -278,8 +281,8 @@ BROKEN: dict[str, dict[str, Callable[[Path], Any]]] = {
         ),
     },
     "nulls": {
-        "a row has no text": nulls("01_sample/attempts.parquet", "text"),
-        "step-000002.parquet": nulls("02_grpo/rollouts/step-000002.parquet", "text"),
+        "01_sample a row has no text": nulls("01_sample/attempts.parquet", "text"),
+        "02_grpo a row has no text": nulls("02_grpo/rollouts/step-000002.parquet", "text"),
         "is not whole": nulls("04_search/nodes.parquet", "text"),
         "03_evaluate manifest.json": replace_text("03_evaluate/manifest.json", '{"a":' * 10**5),
     },
@@ -357,36 +360,33 @@ def test_what_is_refused(tmp_path: Path, whole: Path) -> None:
 
 
 def test_of_100_000_completions_only_what_is_shown_is_in_memory(tmp_path: Path) -> None:
-    run, times = make_run(tmp_path / "run"), 2_500
-    for name in ("01_sample/attempts.parquet", "02_grpo/rollouts/step-000001.parquet"):
-        enlarge(run / name, times, rows_at_once=40)
-    pool, before = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
-    pa.set_memory_pool(pool)
-    try:
-        root = read(build_report([run]))
-    finally:
-        pa.set_memory_pool(before)
+    run = make_run(tmp_path / "run")
+    enlarge(run / "01_sample" / "attempts.parquet", 25_000, rows_of_a_group=20_000)
+    enlarge(run / "02_grpo" / "rollouts" / "step-000001.parquet", 16_000, rows_of_a_group=100_000)
+    code = f"""from pathlib import Path
+import pyarrow
+from evaluation.report.build import build_report
+build_report([Path({str(run)!r})])
+print(pyarrow.default_memory_pool().max_memory())"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    root = read(run / "report" / "index.html")
     assert problems(root) == []
     assert len(section(root, "completions").all("article", "card")) == 6
     assert len(section(root, "rollouts").all("article", "card")) == 12
-    assert pool.max_memory() < 100 * 2**20  # of 400 MB of text in each of the tables
+    assert int(ran.stdout) < 64 * 2**20  # of 400 MB of text in each of the tables
 
 
-def enlarge(path: Path, times: int, rows_at_once: int) -> None:
-    """More rows, of 4 kB of text each; those of rollouts are in groups as large as the file was."""
+def enlarge(path: Path, times: int, rows_of_a_group: int) -> None:
+    """So many times the rows, of 4 kB of text each; those of rollouts become groups of the same size."""
     table = pq.read_table(path)
-    table = pa.concat_tables([table] * (rows_at_once // len(table))).combine_chunks()
     text = pa.array([f"{text}{'word ' * 800}" for text in table["text"].to_pylist()])
     table = table.set_column(table.column_names.index("text"), "text", text)
-    with pq.ParquetWriter(path, table.schema, use_dictionary=False, compression="zstd") as writer:
-        for number in range(times):
-            if "group" in table.column_names:
-                groups = pa.array([number] * len(table), pa.int64())
-                table = table.set_column(
-                    table.column_names.index("group"), table.schema.field("group"), groups
-                )
-            writer.write_batch(table.to_batches()[0], row_group_size=20_000)
-    assert pq.ParquetFile(path).metadata.num_rows >= 90_000
+    rows = len(table)
+    table = pa.concat_tables([table] * times)
+    if (place := table.schema.get_field_index("group")) >= 0:
+        groups = pa.array([row // rows for row in range(rows * times)], pa.int64())
+        table = table.set_column(place, table.schema.field(place), groups)
+    pq.write_table(table, path, use_dictionary=False, compression="zstd", row_group_size=rows_of_a_group)
 
 
 # ------------------------------------------------------------------ in a browser
