@@ -29,9 +29,10 @@ class CollectConfig:
     """What to collect, and the benchmarks that it must not contain."""
 
     sources: list[dict[str, Any]]
-    """Where problems come from, in order of precedence; keys are the fields of `data.sources.Source`."""
+    """Where problems come from, in order of precedence: known sets, generators, hub datasets, files or a
+    function of your own, for example {id: gsm8k, split: train}. All keys of an entry: data/sources.py."""
     benchmarks: list[dict[str, Any]] = field(default_factory=list)
-    """Sources of role eval; problems that share text with them are dropped."""
+    """Sources of role eval, written likewise; problems that share text with them are dropped."""
     ngram_words: int = 8
     """Words in a row that a problem may not share with a benchmark; 0 compares whole questions only."""
     ngram_characters: int = 0

@@ -24,9 +24,9 @@ class CurateConfig:
     attempts: list[str] = field(default_factory=list)
     """Folders whose attempts.parquet measures difficulty."""
     thinking_format: str = "think_tags"
-    """Format in which the text of the kept traces is rendered."""
+    """think_tags, answer_tags, s1 or s1_steps: how the text of the kept traces is rendered."""
     quality: list[str] = field(default_factory=lambda: list(DEFAULT_RULES))
-    """Names of quality rules, in order (data/quality.py)."""
+    """Names of the quality rules to apply, in order; all rules are in data/quality.py."""
     language: str | None = None
     """Language that question and thinking must be in, for example en; null accepts any."""
     min_language_share: float = MIN_LANGUAGE_SHARE
@@ -67,16 +67,18 @@ class CurateConfig:
     max_repeated_share: float = 0.5
     """Drop traces in which a larger share of these runs is a repeat; 1 keeps all."""
     trace_choice: TraceChoice = "first"
-    """Which of a problem's remaining traces to take."""
+    """Which of a problem's remaining traces to take: the first in the table, any, or by its length."""
     traces_per_problem: int = 1
     """At most so many traces of a problem, with different texts, in the order of trace_choice; DeepSeek-R1
     and ReST-EM keep several right ones."""
     size: int | None = None
     """Traces to draw; null takes all."""
     diversity: Diversity = "s1"
-    """How to draw; see `data.diversity.draw`."""
+    """How to draw. s1: a domain, then a trace in it, with more weight on longer ones; uniform: a domain, then
+    any trace in it; longest: the longest of all; random: any of all."""
     auto_select: list[dict] = field(default_factory=list)
-    """Traces to take before drawing: {source: *aime*, min_thinking_tokens: 0, require_correct: true} each."""
+    """Traces to take before drawing, those that meet one of these conditions, each for example {source:
+    "*aime*", min_thinking_tokens: 0, require_correct: true}."""
     domain_weights: dict[str, float] = field(default_factory=dict)
     """Weights of domains in the second phase of the draw, for example their counts in a benchmark."""
     benchmark_weights: list[str] = field(default_factory=list)

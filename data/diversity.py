@@ -11,11 +11,12 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from data.filters import sort_key, trace_length
+from data.recipe import parse_mapping
 from data.schema import Attempt, Problem
 
 logger = logging.getLogger(__name__)
@@ -50,17 +51,13 @@ def parse_conditions(entries: Sequence[Any], key: str) -> list[SelectCondition]:
     Raises:
         ValueError: an entry without a source, with an unknown key or a wrong type; names it.
     """
-    types = {"source": str, "min_thinking_tokens": int, "require_correct": bool}
-    assert list(types) == [f.name for f in fields(SelectCondition)]
     for index, entry in enumerate(entries):
         if not isinstance(entry, Mapping) or not entry.get("source"):
-            raise ValueError(f"{key}[{index}]: write `source: ..`, optionally with {', '.join([*types][1:])}")
-        for name, value in entry.items():
-            if name not in types:
-                raise ValueError(f"{key}[{index}].{name}: unknown key; there are {', '.join(types)}")
-            if type(value) is not types[name]:
-                raise ValueError(f"{key}[{index}].{name}: {value!r} is not of type {types[name].__name__}")
-    return [SelectCondition(**entry) for entry in entries]
+            raise ValueError(f'{key}[{index}]: write `source: "*aime*"` in it, with * for any text')
+    return [
+        parse_mapping(SelectCondition, entry, f"{key}[{index}]", "a condition")
+        for index, entry in enumerate(entries)
+    ]
 
 
 def auto_select(

@@ -168,7 +168,7 @@ class EngineOptions:
     """Whether code from the model's repository may run."""
     engine_options: dict = field(default_factory=dict)
     """Further arguments of the engine: those of vllm.LLM (engine vllm: tensor_parallel_size, ...), or
-    base_url, tokenizer, api_key_variable, timeout_seconds, retries, patience_seconds and max_model_tokens
+    base_url, tokenizer, api_key_env, timeout_seconds, retries, patience_seconds and max_model_tokens
     (engine openai)."""
 
     def __post_init__(self) -> None:

@@ -34,7 +34,7 @@ class OpenAIOptions:
     """Address of the server up to and with /v1."""
     tokenizer: str
     """Folder or hub id of the tokenizer of the served model."""
-    api_key_variable: str = "OPENAI_API_KEY"
+    api_key_env: str = "OPENAI_API_KEY"
     """Environment variable with the key, where the server wants one."""
     timeout_seconds: float = 600.0
     """Longest wait for one completion; one that takes longer is asked for again, so leave room."""
@@ -101,7 +101,7 @@ class OpenAIClient:
     def connections(self) -> httpx.AsyncClient:
         """Connections for one event loop."""
         options = self.options
-        return chat_client(options.api_key_variable, options.timeout_seconds, self.concurrency)
+        return chat_client(options.api_key_env, options.timeout_seconds, self.concurrency)
 
     async def ask(
         self,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
+from data.recipe import parse_mapping
 from data.schema import Outcome
 
 EXTRACTION_RULES = ("boxed", "answer_tag", "hashes", "answer_phrase", "choice", "bare_answer", "last_number")
@@ -61,13 +62,10 @@ def parse_policy(options: Mapping[str, Any] | None) -> Policy:
     """A recipe's `policy:` mapping.
 
     Raises:
-        ValueError: an unknown option or outcome.
+        ValueError: an unknown option (with the nearest) or outcome.
     """
     options = dict(options or {})
-    names = [field.name for field in fields(Policy)]
-    for name in options:
-        if name not in names:
-            raise ValueError(f"policy: unknown option {name!r}; there are {', '.join(names)}")
-    if "extract" in options:
-        options["extract"] = tuple(options["extract"])
-    return Policy(**options)
+    rules = options.pop("extract", EXTRACTION_RULES)
+    if not isinstance(rules, Sequence) or isinstance(rules, str):
+        raise ValueError(f"policy: extract: {rules!r} is no list; write for example [boxed, last_number]")
+    return parse_mapping(Policy, {**options, "extract": tuple(rules)}, "policy", "the policy")

@@ -217,7 +217,7 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
 
 def test_the_key_is_sent(server: CompletionServer, engine_at: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "secret")
-    run(engine_at(server, api_key_variable="MY_KEY"), rows(1))
+    run(engine_at(server, api_key_env="MY_KEY"), rows(1))
     assert {r["headers"]["Authorization"] for r in server.requests} == {"Bearer secret"}
 
 

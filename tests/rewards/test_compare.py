@@ -171,7 +171,8 @@ def test_every_option_of_the_policy_names_its_outcome(option: str, gold: str, an
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"unit": "wrong"}, "unknown option 'unit'"),
+        ({"unit": "wrong"}, "the policy has no 'unit'"),
+        ({"extract": "boxed"}, "extract: 'boxed' is no list"),
         ({"missing_unit": "maybe"}, "missing_unit: 'maybe' is not one of"),
         ({"extract": ["boxed", "guess"]}, "extract: .*guess"),
         ({"extract": []}, "extract"),
