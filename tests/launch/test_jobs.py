@@ -197,12 +197,8 @@ def test_copies_have_other_seeds_and_read_their_own(write: Write) -> None:
         assert [each["seed"] for each in found] == seeds, "the second is the default of the stage, raised"
         assert [each["pipeline"] for each in found] == [pipeline] * 2
         assert found[1]["inputs"]["run:s1"]["fingerprint"] == found[0]["output"]
-    for options, environment in (
-        (["--jobs", "2", "--seeds", "2"], {}),
-        (["--seeds", "2"], {}),
-        ([], {"SLOWTHINK_SEED": "1"}),
-    ):
-        code, told, _ = run(*options, **environment)
+    for options, copy in ((["--jobs", "2", "--seeds", "2"], ""), (["--seeds", "2"], ""), ([], "1")):
+        code, told, _ = run(*options, SLOWTHINK_SEED=copy)
         assert code == 0
         assert told[-2:] == [
             f"= pipe.seed1/{name}: finished -> runs/pipe.seed1/{name}" for name in ("s1", "s2")
