@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from data.rollouts import REWARD_PREFIX, Rollout, logged_steps, rollout_from_row, rollout_path
 from evaluation.report.folder import FoundStage
@@ -106,7 +105,6 @@ def sampled_completions(found: FoundStage, name: str) -> Iterator[str]:
 
     Args:
         name: begins all ids.
-
     Raises:
         ValueError: the table is not what it should be.
     """
@@ -179,11 +177,13 @@ def _telling_problem(found: FoundStage) -> tuple[str, list[str]]:
     rows = list(columns_of(file, list(_SEARCH), rows=MOST_ROWS))
     if not rows:
         raise ValueError("searches.parquet holds no searches")
-    outcomes: dict[str, set[Any]] = {}
-    settings: dict[str, str] = {}
-    for identity, setting, strategy, weighted, majority, correct in rows:
+    outcomes: dict[str, set[bool]] = {}
+    for identity, _, _, weighted, majority, correct in rows:
         winner = weighted if weighted >= 0 else majority
-        outcomes.setdefault(identity, set()).add(0 <= winner < len(correct) and correct[winner])
-        settings.setdefault(strategy, setting)
-    problem = next((key for key, found in outcomes.items() if len(found) > 1), rows[0][0])
+        outcomes.setdefault(identity, set()).add(0 <= winner < len(correct) and bool(correct[winner]))
+    problem = next((key for key, right in outcomes.items() if len(right) > 1), rows[0][0])
+    settings: dict[str, str] = {}
+    for identity, setting, strategy, *_ in rows:
+        if identity == problem:
+            settings.setdefault(strategy, setting)
     return problem, list(settings.values())[:_SETTINGS]
