@@ -1,11 +1,14 @@
 # Two commands do everything on a machine with Python 3.11: `make quickstart` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+# Stages of the quickstart that run at once, one thread each, and its copies with other seeds.
+JOBS ?= 2
+SEEDS ?= 1
 
 .PHONY: quickstart test check fast clean
 
 quickstart: .venv/installed
-	$(BIN)/slowthink run recipes/quickstart
+	OMP_NUM_THREADS=1 $(BIN)/slowthink run recipes/quickstart --jobs $(JOBS) --seeds $(SEEDS)
 	$(BIN)/slowthink show runs/quickstart
 
 test: check
