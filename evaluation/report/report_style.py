@@ -62,7 +62,7 @@ background:var(--paper);max-height:26em}
 .stage .inside>details,.again details{margin-top:12px}
 .stage .inside>details>summary,.again summary{color:var(--quiet);cursor:pointer;
 width:max-content;font-size:13.5px}
-main .group{margin:10px 0 30px}
+main .group{margin:10px 0 30px;content-visibility:visible}
 main .group .card{flex-basis:min(340px,84vw)}
 .numbers{display:grid;grid-template-columns:repeat(auto-fill,minmax(170px,1fr));gap:10px 18px;margin:14px 0}
 .numbers dt{color:var(--quiet);font-size:12.5px;overflow-wrap:anywhere}

@@ -44,7 +44,7 @@ def stage_section(
     """
     counts, numbers = picked(found.metrics)
     whole = found.status == "finished" and not found.problems
-    came = " · ".join(line(text, 160) for text in [*counts, *numbers][:6])
+    came = " · ".join(line(text.replace("->", "→"), 160) for text in [*counts, *numbers][:6])
     took = duration(found.seconds) if found.seconds is not None else ""
     return f"""<details class="stage" id="stage-{place}"{"" if whole else " open"}><summary>
 <span class="name">{line(found.name, 60)}</span>
