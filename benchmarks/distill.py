@@ -50,7 +50,8 @@ from inference.engine import Request, SamplingParams
 from inference.models import load_model, load_tokenizer
 from inference.transformers_engine import TransformersEngine
 from training.agreement import measure
-from training.distill import DistillConfig, load_rows, make_prompter, make_trainer
+from training.distill import DistillConfig, make_prompter, make_trainer
+from training.distill_rows import load_rows
 
 MAX_TOKENS = 128
 WAYS = ("trace SFT", "off-policy", "on-policy")

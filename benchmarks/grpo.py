@@ -40,8 +40,8 @@ from data.thinking import THINK_TAGS
 from inference.models import cached_folder, load_tokenizer
 from rewards.registry import build_rewards
 from training.grpo import GrpoConfig, make_trainer
+from training.grpo_questions import usable
 from training.grpo_trainer import GrpoTrainer
-from training.preflight import usable
 from training.questions import Questions
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"

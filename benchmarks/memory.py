@@ -182,7 +182,7 @@ def trainer_of(cell: Cell, configs: tuple[Any, Any, Any], tokenizer: Any, tokens
     from data.schema import Problem, problem_id
     from rewards.registry import build_rewards
     from training.grpo import make_trainer as make_grpo_trainer
-    from training.preflight import usable
+    from training.grpo_questions import usable
     from training.questions import Questions
 
     asked = [f"What is {number} + {number}?" for number in range(count)]

@@ -11,7 +11,8 @@ from typing import Any
 
 from data.recipe import RUN_PREFIX, Recipe, load_pipeline, load_recipe
 from evaluation.report.summary import duration
-from launch.examine import TRAINING, Examined, disk, examine, micro_batch, steps
+from launch.examine import TRAINING, disk, examine, micro_batch, steps
+from launch.findings import Examined
 from launch.pipeline import launch_config
 from launch.show import WIDTH
 

@@ -2,67 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
-from data.prompts import Prompter
-from data.recipe import RUN_PREFIX, Recipe, references
+from data.recipe import Recipe, references
 from data.run_folder import pipeline_folder, read_manifest, stage_folder
+from launch.findings import Examined, Level
 from launch.pipeline import check_stage, processes
+from launch.stage_data import data_of
 
-Level = Literal["ok", "note", "bad"]
 TRAINING = ("sft", "grpo", "distill", "prm", "reward_model")
 """Stages whose memory and time are predicted."""
-ASSUMED_PROMPT_TOKENS = 512
-"""Of a prompt where no data is at hand."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    level: Level
-    """ok; note: may be meant so, or could not be looked at; bad: the stage will not work."""
-    what: str
-    text: str
-
-
-@dataclass(kw_only=True)
-class Data:
-    """What a stage trains on, as far as it is known."""
-
-    rows: int | None = None
-    longest_tokens: int
-    mean_tokens: float
-    measured: bool = False
-    """Whether the lengths are of data; else they are the most that the recipe allows."""
-
-
-@dataclass(kw_only=True)
-class Examined:
-    """A stage and what was found."""
-
-    recipe: Recipe
-    findings: list[Finding] = field(default_factory=list)
-    configs: tuple[Any, ...] = ()
-    data: Data | None = None
-
-    def say(self, level: Level, what: str, text: str) -> None:
-        self.findings.append(Finding(level=level, what=what, text=text))
-
-    @contextlib.contextmanager
-    def looking_at(self, what: str) -> Iterator[None]:
-        """What the project itself refuses is bad."""
-        try:
-            yield
-        except ValueError as error:
-            self.say("bad", what, str(error))
 
 
 def examine(recipe: Recipe) -> Examined:
@@ -79,12 +32,10 @@ def examine(recipe: Recipe) -> Examined:
         if recipe.fields.get("rewards"):
             _rewards(found)
         return found
-    tokenizer = tokenizer_of(found)
-    found.data = {"sft": _traces, "grpo": _questions, "distill": _questions}.get(recipe.stage, _solutions)(
-        found, tokenizer
-    )
+    found.data = data_of(found)
     if recipe.stage == "grpo":
         _rewards(found)
+    _arguments(found)
     _batches(found)
     return found
 
@@ -113,146 +64,6 @@ def _paths(value: Any) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
             yield from _paths(part)
-
-
-def ready(found: Examined, value: str | Sequence[str]) -> bool:
-    """Whether what a key of the recipe names is there: a path, or a finished stage."""
-    for name in [value] if isinstance(value, str) else value:
-        path = (
-            pipeline_folder(found.recipe) / name.removeprefix(RUN_PREFIX)
-            if RUN_PREFIX in name
-            else Path(name)
-        )
-        manifest = read_manifest(path) if path.is_dir() else None
-        if not path.exists() or (manifest is not None and manifest["status"] != "finished"):
-            return False
-    return True
-
-
-# ------------------------------------------------------------------ template and data
-
-
-def tokenizer_of(found: Examined) -> Any | None:
-    """The tokenizer that the stage trains with, where it is at hand."""
-    from training.loading import training_tokenizer
-
-    own, args, model = found.configs
-    name = str(model.model_name_or_path)
-    given = {"eos_token": getattr(own, "eos_token", None) or getattr(args, "eos_token", None)}
-    for key in ("pad_token", "chat_template_path"):
-        given[key] = getattr(args, key, None)
-    if (
-        str(found.recipe.fields.get("model_name_or_path", "")).startswith(RUN_PREFIX)
-        and not Path(name).exists()
-    ):
-        found.say("note", "template", f"{name} is not there yet: tokenizer, template and mask not looked at")
-        return None
-    try:
-        return training_tokenizer(model, trust_remote_code=False, **given)
-    except ValueError as error:
-        at_hand = Path(name).exists()
-        reason = str(error) if at_hand else f"the tokenizer of {name} is not at hand: not looked at"
-        found.say("bad" if at_hand else "note", "template", reason)
-        return None
-
-
-def _traces(found: Examined, tokenizer: Any | None) -> Data:
-    """Rows of stage sft: template and loss mask on the traces, or where there are none on one of our own."""
-    from data.chat import render_trace
-    from data.store import read_attempts
-    from training.lint import Rendered, lint, render_traces
-
-    own, args, _ = found.configs
-    most = int(args.max_length or 0)
-    unknown = Data(longest_tokens=most, mean_tokens=most)
-    if tokenizer is None:
-        return unknown
-    prompter = Prompter.of(own, tokenizer)
-    there = ready(found, found.recipe.fields["dataset"])
-    with found.looking_at("template and loss mask"):
-        if there:
-            rendered = render_traces(
-                prompter, read_attempts(own.dataset, "traces"), max_length=args.max_length
-            )
-        else:
-            example = render_trace(prompter, "What is 1 + 1?", "One and one make two.", "2")
-            rendered = Rendered(examples=[example], problems=[""], rejected=[])
-        with contextlib.redirect_stdout(io.StringIO()):  # the example that it shows
-            lint(prompter, rendered, max_overlong_fraction=own.max_overlong_fraction)
-        found.say("ok", "template and loss mask", "thinking kept, loss ends with the end token")
-        if there:
-            lengths = [len(example.input_ids) for example in rendered.examples]
-            return _told(found, lengths, len(rendered.rejected), "traces")
-    return unknown
-
-
-def _questions(found: Examined, tokenizer: Any | None) -> Data:
-    """Questions of stages grpo and distill: prompts that fit, gold answers that rewards can judge."""
-    from data.store import read_problems
-    from inference.draw import render_prompts
-    from rewards.registry import build_rewards
-    from training.model_reward import LEARNED_REWARDS
-    from training.preflight import check_questions, check_rejected, check_tokenizer, context_tokens, usable
-
-    own, args, model = found.configs
-    drawn = int(args.max_completion_length or 0)
-    limit = getattr(args, "vllm_max_model_length", None)
-    longest = int(limit) if limit and args.use_vllm else drawn + ASSUMED_PROMPT_TOKENS
-    unknown = Data(longest_tokens=longest, mean_tokens=longest)
-    if tokenizer is None:
-        return unknown
-    with found.looking_at("template"):
-        check_tokenizer(tokenizer, own.prompt_style)
-        found.say("ok", "template", "prompts can be rendered and completions can end")
-    if not ready(found, found.recipe.fields["problems"]):
-        return unknown
-    with found.looking_at("data"):
-        problems, prompter = read_problems(own.problems)[: own.limit], Prompter.of(own, tokenizer)
-        room = (context_tokens(str(model.model_name_or_path), args) or 1 << 30) - drawn
-        if found.recipe.stage == "distill":
-            prompts, bad = render_prompts(problems, prompter, room, own.question_suffix)
-            lengths = [len(prompt.ids) for prompt in prompts.values()]
-        else:
-            prefilled = bool(prompter.prompt("1 + 1").prefill)
-            rewards = build_rewards(own.rewards, own.thinking_format, prefilled, more=LEARNED_REWARDS)
-            kept, bad = usable(problems, prompter, rewards, longest_prompt=room, suffix=own.question_suffix)
-            lengths = [len(question.prompt.ids) for question in kept]
-        check_rejected("problems", len(lengths), bad, own.max_rejected_fraction)
-        if found.recipe.stage == "grpo":
-            check_questions(len(lengths), args)
-        told = _told(found, lengths, len(bad), "questions")
-        told.longest_tokens += drawn
-        told.mean_tokens += drawn
-        return told
-    return unknown
-
-
-def _solutions(found: Examined, tokenizer: Any | None) -> Data:
-    """Rows of reward models: labelled solutions where they are there."""
-    own, args, _ = found.configs
-    most = int(getattr(own, "max_length", 0) or args.max_length or 0)
-    unknown = Data(longest_tokens=most, mean_tokens=most)
-    if tokenizer is None or found.recipe.stage != "prm" or not ready(found, found.recipe.fields["dataset"]):
-        return unknown
-    from training.prm import check_rejected, make_rows, read_solutions
-
-    with found.looking_at("data"):
-        made = make_rows(own, tokenizer, read_solutions(own.dataset))
-        check_rejected(made, own.max_rejected_fraction)
-        return _told(found, [len(row.ids) for row in made.rows], len(made.rejected), "solutions")
-    return unknown
-
-
-def _told(found: Examined, lengths: Sequence[int], rejected: int, what: str) -> Data:
-    share = rejected / (rejected + len(lengths))
-    data = Data(rows=len(lengths), longest_tokens=max(lengths), mean_tokens=fmean(lengths), measured=True)
-    mean, most = f"{data.mean_tokens:,.0f} tokens in the mean", f"{data.longest_tokens:,} at most"
-    left_out = f"{rejected:,} left out ({share:.1%})"
-    found.say("ok", "data", f"{len(lengths):,} {what}, {mean}, {most}; {left_out}")
-    return data
-
-
-# ------------------------------------------------------------------ rewards, batches, disk
 
 
 def _rewards(found: Examined) -> None:
@@ -295,11 +106,28 @@ def _global_batch(found: Examined) -> int:
     return micro_batch(found) * processes(found.recipe) * args.gradient_accumulation_steps
 
 
-def _batches(found: Examined) -> None:
+def _arguments(found: Examined) -> None:
+    """Keys of the trainer that the stage refuses when it starts, as far as they do not depend on its
+    processes."""
     from rewards.registry import build_rewards
+    from training import distill_arguments, grpo_arguments, prm_arguments
     from training.model_reward import LEARNED_REWARDS
+    from training.refused_keys import NOT_RESUMED, refuse
 
-    own, args, _ = found.configs
+    own, args, model = found.configs
+    with found.looking_at("arguments"):
+        refuse(args, NOT_RESUMED)
+        if found.recipe.stage == "grpo":
+            rewards = build_rewards(own.rewards, own.thinking_format, more=LEARNED_REWARDS)
+            grpo_arguments.check_arguments(args, rewards)
+        elif found.recipe.stage == "distill":
+            distill_arguments.check_arguments(args, model, held_out=own.eval_problems is not None)
+        elif found.recipe.stage in ("prm", "reward_model"):
+            refuse(args, prm_arguments.REFUSED)
+
+
+def _batches(found: Examined) -> None:
+    args = found.configs[1]
     number, whole = steps(found), _global_batch(found)
     rows = f"{processes(found.recipe)} processes x {micro_batch(found)} x {args.gradient_accumulation_steps}"
     text = f"{rows} = {whole:,} rows a step, {'?' if number is None else f'{number:,}'} steps"
@@ -307,10 +135,6 @@ def _batches(found: Examined) -> None:
     if found.recipe.stage == "grpo":
         groups = int(args.generation_batch_size) // args.num_generations
         text += f"; {groups} groups of {args.num_generations} a generation"
-        with found.looking_at("batches"):
-            from training.preflight import check_arguments
-
-            check_arguments(args, build_rewards(own.rewards, own.thinking_format, more=LEARNED_REWARDS))
     elif found.data is not None and found.data.rows is not None and whole > found.data.rows:
         level, text = "note", f"{text}: a step is larger than the data"
     if number is not None and args.warmup_steps >= max(1, number):
@@ -328,7 +152,7 @@ def disk(found: Examined, weights: float, optimizer: float, *, here: bool) -> No
     """
     args = found.configs[1]
     kept = 0 if str(args.save_strategy.value) == "no" else max(2, args.save_total_limit or 10)
-    needed = weights + kept * (weights + (0 if args.save_only_model else optimizer))
+    needed = weights + kept * (weights + optimizer)
     folder = stage_folder(found.recipe).absolute()
     while not folder.exists():
         folder = folder.parent

@@ -20,8 +20,9 @@ from typing import Any
 
 from data.processes import rank
 from data.store import read_json, write_json
-from launch.examine import Examined, ready
+from launch.findings import Examined
 from launch.pipeline import end, processes, stage_command
+from launch.stage_data import ready
 
 STEPS = 2
 GIB = 1 << 30
@@ -104,7 +105,7 @@ def _longest(found: Examined, folder: Path) -> tuple[list[str], str]:
     if recipe.stage == "sft":
         from data.prompts import Prompter
         from data.store import read_attempts, write_attempts
-        from launch.examine import tokenizer_of
+        from launch.stage_data import tokenizer_of
         from training.lint import render_traces
 
         tokenizer = tokenizer_of(found)

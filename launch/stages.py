@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from dataclasses import dataclass
+
+from data.did_you_mean import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,7 +168,5 @@ def find_stage(name: str) -> Stage:
         ValueError: no such stage; names the nearest.
     """
     if name not in STAGES:
-        near = difflib.get_close_matches(name, STAGES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"stages: {', '.join(STAGES)}"
-        raise ValueError(f"stage: {name!r} is not a stage; {hint}")
+        raise ValueError(f"stage: {name!r} is not a stage; {did_you_mean(name, STAGES)}")
     return STAGES[name]

@@ -38,15 +38,12 @@ def resume_or_train(trainer: Trainer, folder: Path, *, stop_on_nan: bool = True)
     Args:
         stop_on_nan: whether a loss, gradient or weight that is not finite ends the run.
     Raises:
-        ValueError: all checkpoints are damaged, a folder of another kind is named like one, or
-            `enable_jit_checkpoint`, whose half runs look finished.
+        ValueError: all checkpoints are damaged, or a folder of another kind is named like one.
         TrainingStoppedError: see `StopWhenNotFinite`.
         Preempted: it was asked to stop; see training/preemption.py.
     Returns:
         the trainer's metrics (train_runtime, ...) of this process.
     """
-    if trainer.args.enable_jit_checkpoint:
-        raise ValueError("enable_jit_checkpoint: remove it; every training stage saves when asked to stop")
     if trainer.args.save_total_limit == 1:
         trainer.args.save_total_limit = 2  # the older one is deleted before the newer one is marked complete
     if trainer.args.device.type == "cpu":  # of several it is cpu:0, where no optimizer loads

@@ -7,33 +7,24 @@ Jensen-Shannon divergence. `temperature` is that of completions and of both dist
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from data.prompts import Prompter, PromptStyle, with_suffix
+from data.prompts import Prompter, PromptStyle
 from data.reporting import set_reporting_defaults
-from data.schema import Rejected
-from data.sources import refuse_eval_rows
 from data.stage import run_stage
-from data.store import read_attempts, read_problems, write_json, write_rejected
+from data.store import write_json
 from data.thinking import thinking_format
 from inference.models import locate
-from training.distill_arguments import TeacherDtype, check_arguments, check_teacher_server, longest_prompt
-from training.distill_rows import DistillRow, question_rows, trace_rows
+from training.distill_arguments import TeacherDtype, check_arguments, check_teacher_server
+from training.distill_rows import DistillRow, load_rows
 from training.loading import model_init_kwargs, training_tokenizer
-from training.preflight import (
-    check_processes,
-    check_rejected,
-    check_tokenizer,
-    read_held_out,
-)
+from training.preflight import check_tokenizer, check_training
 from training.servers import check_server
 from training.sft import train_metrics
 from training.teacher import (
     check_output_rows,
-    check_template,
     check_vocabulary,
     load_teacher,
     output_rows,
@@ -42,8 +33,6 @@ from training.teacher import (
 
 if TYPE_CHECKING:
     from trl import DistillationConfig, ModelConfig
-
-logger = logging.getLogger(__name__)
 
 MEASURES = ("agreement", "kl", "reverse_kl", "accuracy", "completion_length")
 
@@ -138,7 +127,7 @@ def distill(
     from training.checkpoints import newest_complete_checkpoint, resume_or_train
 
     set_reporting_defaults(folder)
-    check_processes(args)
+    check_training(args)
     check_arguments(args, model, held_out=config.eval_problems is not None)
     prompter = make_prompter(config, args, model)
     tokenizer = teacher_tokenizer(config.teacher, trust_remote_code=args.trust_remote_code)
@@ -175,79 +164,6 @@ def make_prompter(config: DistillConfig, args: DistillationConfig, model: ModelC
     )
     check_tokenizer(tokenizer, config.prompt_style)
     return Prompter.of(config, tokenizer)
-
-
-def load_rows(
-    config: DistillConfig,
-    args: DistillationConfig,
-    model: ModelConfig,
-    prompter: Prompter,
-    tokenizer: Any,
-    folder: Path,
-) -> tuple[list[DistillRow], list[DistillRow], int]:
-    """Rows to train on, held-out ones, and how many problems and traces were left out (in rejected/).
-
-    Args:
-        tokenizer: the teacher's.
-    Raises:
-        ValueError: rows of role eval, too many that cannot be used, too few rows for one step, or prompts
-            that the teacher does not know.
-    """
-    problems = read_problems(config.problems)[: config.limit]
-    refuse_eval_rows(problems, config.problems)
-    longest = int(args.max_completion_length or 0)
-    room = longest_prompt(args, str(model.model_name_or_path), config.teacher)
-    suffix = config.question_suffix
-    questions, bad = question_rows(problems, prompter, suffix=suffix, longest_prompt=room)
-    check_rejected("problems", len(questions), bad, config.max_rejected_fraction)
-    asked = [with_suffix(question.problem.question, suffix) for question in questions]
-    check_template(prompter, tokenizer, asked, allow_other=config.allow_other_template)
-    rows, alone = questions, []
-    if config.traces is not None:
-        traces = read_attempts(config.traces, "traces")
-        refuse_eval_rows([trace.problem for trace in traces], config.traces)
-        rows, bad_traces, alone = trace_rows(questions, traces, prompter, suffix=suffix, longest=longest)
-        check_rejected("traces", len(rows), bad_traces, config.max_rejected_fraction)
-        bad = [*bad, *bad_traces]
-    if args.process_index == 0:
-        _report(folder, bad, alone)
-    needed = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
-    if len(rows) < needed:
-        raise ValueError(
-            f"{'problems' if config.traces is None else 'traces'}: {len(rows)} rows are fewer than the "
-            f"{needed} of an optimizer step, and nothing would be trained; take more of them, or lower "
-            "per_device_train_batch_size or gradient_accumulation_steps"
-        )
-    held_out = held_out_rows(config, prompter, questions, room)
-    return rows, held_out, len(bad) + len(alone)
-
-
-def _report(folder: Path, bad: list[Rejected], alone: list[Rejected]) -> None:
-    """Write and tell of what is left out."""
-    write_rejected(folder, [*bad, *alone])
-    for row in bad:
-        logger.warning("left out %s: %s: %s", row.id, row.rule, row.evidence)
-    for rule, what in (("no_trace", "questions without trace"), ("no_question", "traces of other questions")):
-        if count := sum(row.rule == rule for row in alone):
-            logger.warning("left out %d %s", count, what)
-
-
-def held_out_rows(
-    config: DistillConfig, prompter: Prompter, trained: list[DistillRow], room: int
-) -> list[DistillRow]:
-    """The held-out questions.
-
-    Args:
-        room: tokens of the longest prompt that can be asked.
-    Raises:
-        ValueError: one is trained on, none is there, or one cannot be asked.
-    """
-    if config.eval_problems is None:
-        return []
-    problems = read_held_out(config.eval_problems, config.eval_limit, trained)
-    rows, bad = question_rows(problems, prompter, suffix=config.question_suffix, longest_prompt=room)
-    check_rejected("eval_problems", len(rows), bad)
-    return rows
 
 
 def make_trainer(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, Field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from training.preflight import context_tokens
+from training.refused_keys import ENGINE_LACKS, TEMPLATE, refuse
 
 if TYPE_CHECKING:
     from trl import DistillationConfig, ModelConfig
@@ -18,15 +18,11 @@ REFUSED = {
     "teacher_model_revision": "download that revision and give its folder as `teacher:`",
     "teacher_model_init_kwargs": TEACHER,
     "shuffle_dataset": "rows are always drawn in a shuffled order; drop it",
-    "chat_template_kwargs": "prompts are rendered by `prompt_style:` and `system_prompt:` alone; drop it, or "
-    "put what it sets into the model's chat template",
+    "chat_template_kwargs": TEMPLATE,
     "max_tool_calling_iterations": "this stage has no tools; drop it",
     "eval_on_start": "the untrained student is measured anyway; drop it",
-    "resume_from_checkpoint": "a stage that was killed goes on from its last complete checkpoint; drop it",
-    "save_only_model": "a run that was killed goes on with its optimizer, which this leaves out; drop it",
 }
 """Keys that must have their default, and what to do instead."""
-ENGINE_LACKS = ("min_p", "generation_kwargs", "cache_implementation", "repetition_penalty")
 
 
 def check_arguments(args: DistillationConfig, model: ModelConfig, *, held_out: bool) -> None:
@@ -37,13 +33,9 @@ def check_arguments(args: DistillationConfig, model: ModelConfig, *, held_out: b
     Raises:
         ValueError: names the key and the fix.
     """
-    for each in fields(args):
-        if each.name in REFUSED and getattr(args, each.name) != _default(each):
-            raise ValueError(f"{each.name}: {REFUSED[each.name]}")
-        if each.name in ENGINE_LACKS and not args.use_vllm and getattr(args, each.name) != _default(each):
-            raise ValueError(
-                f"{each.name}: only with use_vllm: true; without it there are temperature, top_p and top_k"
-            )
+    refuse(args, REFUSED)
+    if not args.use_vllm:
+        refuse(args, ENGINE_LACKS)
     if args.max_completion_length is None or args.max_completion_length < 1:
         raise ValueError(f"max_completion_length: {args.max_completion_length} must be at least 1")
     if args.temperature <= 0:
@@ -64,17 +56,13 @@ def check_arguments(args: DistillationConfig, model: ModelConfig, *, held_out: b
         )
 
 
-def _default(each: Field) -> Any:
-    return each.default if each.default_factory is MISSING else each.default_factory()
-
-
 def longest_prompt(args: DistillationConfig, *models: str) -> int:
     """Tokens that the models have positions for, before the longest completion.
 
     Raises:
         ValueError: there are none.
     """
-    lengths = [context_tokens(name, args) for name in models]  # pyright: ignore[reportArgumentType]
+    lengths = [context_tokens(name, args) for name in models]
     context = min((length for length in lengths if length), default=1 << 30)
     longest = int(args.max_completion_length or 0)
     if longest >= context:

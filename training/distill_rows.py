@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from data.chat import IGNORED, TemplateError, render_trace
 from data.prompts import Prompter, with_suffix
 from data.schema import Attempt, Problem, Rejected, attempt_row, problem_row, rejected
+from data.sources import refuse_eval_rows
+from data.store import read_attempts, read_problems, write_rejected
 from inference.draw import render_prompts
+from training.distill_arguments import longest_prompt
+from training.preflight import check_rejected, read_held_out
 from training.questions import Question
+from training.teacher import check_template
+
+if TYPE_CHECKING:
+    from trl import DistillationConfig, ModelConfig
+
+    from training.distill import DistillConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +33,79 @@ class DistillRow(Question):
 
     target: tuple[int, ...] | None = None
     """The teacher's recorded completion with its end token, behind the prompt's tokens."""
+
+
+def load_rows(
+    config: DistillConfig,
+    args: DistillationConfig,
+    model: ModelConfig,
+    prompter: Prompter,
+    tokenizer: Any,
+    folder: Path,
+) -> tuple[list[DistillRow], list[DistillRow], int]:
+    """Rows to train on, held-out ones, and how many problems and traces were left out (in rejected/).
+
+    Args:
+        tokenizer: the teacher's.
+    Raises:
+        ValueError: rows of role eval, too many that cannot be used, too few rows for one step, or prompts
+            that the teacher does not know.
+    """
+    problems = read_problems(config.problems)[: config.limit]
+    refuse_eval_rows(problems, config.problems)
+    longest = int(args.max_completion_length or 0)
+    room = longest_prompt(args, str(model.model_name_or_path), config.teacher)
+    suffix = config.question_suffix
+    questions, bad = question_rows(problems, prompter, suffix=suffix, longest_prompt=room)
+    check_rejected("problems", len(questions), bad, config.max_rejected_fraction)
+    asked = [with_suffix(question.problem.question, suffix) for question in questions]
+    check_template(prompter, tokenizer, asked, allow_other=config.allow_other_template)
+    rows, alone = questions, []
+    if config.traces is not None:
+        traces = read_attempts(config.traces, "traces")
+        refuse_eval_rows([trace.problem for trace in traces], config.traces)
+        rows, bad_traces, alone = trace_rows(questions, traces, prompter, suffix=suffix, longest=longest)
+        check_rejected("traces", len(rows), bad_traces, config.max_rejected_fraction)
+        bad = [*bad, *bad_traces]
+    if args.process_index == 0:
+        _report(folder, bad, alone)
+    needed = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
+    if len(rows) < needed:
+        raise ValueError(
+            f"{'problems' if config.traces is None else 'traces'}: {len(rows)} rows are fewer than the "
+            f"{needed} of an optimizer step, and nothing would be trained; take more of them, or lower "
+            "per_device_train_batch_size or gradient_accumulation_steps"
+        )
+    held_out = held_out_rows(config, prompter, questions, room)
+    return rows, held_out, len(bad) + len(alone)
+
+
+def _report(folder: Path, bad: list[Rejected], alone: list[Rejected]) -> None:
+    """Write and tell of what is left out."""
+    write_rejected(folder, [*bad, *alone])
+    for row in bad:
+        logger.warning("left out %s: %s: %s", row.id, row.rule, row.evidence)
+    for rule, what in (("no_trace", "questions without trace"), ("no_question", "traces of other questions")):
+        if count := sum(row.rule == rule for row in alone):
+            logger.warning("left out %d %s", count, what)
+
+
+def held_out_rows(
+    config: DistillConfig, prompter: Prompter, trained: list[DistillRow], room: int
+) -> list[DistillRow]:
+    """The held-out questions.
+
+    Args:
+        room: tokens of the longest prompt that can be asked.
+    Raises:
+        ValueError: one is trained on, none is there, or one cannot be asked.
+    """
+    if config.eval_problems is None:
+        return []
+    problems = read_held_out(config.eval_problems, config.eval_limit, trained)
+    rows, bad = question_rows(problems, prompter, suffix=config.question_suffix, longest_prompt=room)
+    check_rejected("eval_problems", len(rows), bad)
+    return rows
 
 
 def question_rows(

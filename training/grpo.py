@@ -22,18 +22,16 @@ from data.stage import run_stage
 from data.store import read_problems, write_json, write_rejected
 from data.thinking import thinking_format
 from rewards.registry import Reward, build_rewards
+from training.grpo_arguments import check_arguments, check_questions
+from training.grpo_questions import check_domains, usable
 from training.loading import model_init_kwargs, training_tokenizer
 from training.model_reward import LEARNED_REWARDS, load_models
 from training.preflight import (
-    check_arguments,
-    check_domains,
-    check_processes,
-    check_questions,
     check_rejected,
     check_tokenizer,
+    check_training,
     context_tokens,
     read_held_out,
-    usable,
 )
 from training.questions import Curriculum, Questions
 from training.rollout_options import RolloutOptions
@@ -105,7 +103,7 @@ def grpo(config: GrpoConfig, args: GRPOConfig, model: ModelConfig, folder: Path)
     from training.learning_plot import draw_learning
 
     set_reporting_defaults(folder)
-    check_processes(args)
+    check_training(args)
     tokenizer = training_tokenizer(
         model, trust_remote_code=args.trust_remote_code, eos_token=config.eos_token
     )

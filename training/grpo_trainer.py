@@ -38,8 +38,8 @@ from rewards.checked import checked
 from rewards.registry import Reward
 from training.alarms import Alarms, TrainingStoppedError
 from training.generation import PolicyEngine, computes_in_float32, finished
+from training.grpo_arguments import compares_groups, groups_per_generation
 from training.packed_trainer import PackedGRPOTrainer
-from training.preflight import compares_groups, groups_per_generation
 from training.progress import StepLines
 from training.questions import Questions
 from training.reference import load_reference, save_reference

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data.chat import IGNORED
 from training.document_attention import NAME, Branches
-
-IGNORED = -100
 
 
 def is_packable(attention: str | None) -> bool:

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.chat import IGNORED
 from data.processes import world
 from data.reporting import set_reporting_defaults
 from data.small_world import build_tokenizer
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import LlamaForCausalLM
 
-IGNORED = -100
 WARMUP_STEPS = 20
 FINAL_LEARNING_RATE = 0.05
 """Share of the learning rate that is left at the end."""
@@ -48,7 +48,9 @@ class PretrainConfig(Noise):
     drill_lines: int = 256
     """Lines per drill step."""
     flawless_steps: int = 350
-    """Optimizer steps on flawless chains without check passes."""
+    """Optimizer steps on flawless chains."""
+    flawless_wait_share: float = 0.0
+    """Of these, chains with a check pass or two."""
     mixture_steps: int = 250
     """Optimizer steps on the noisy mixture; the learning rate falls linearly here."""
     max_chain_steps: int = 8
@@ -193,7 +195,7 @@ def batches(config: PretrainConfig, tokenizer: Any) -> Iterator[Batch]:
         direct_share=0,
         slip_share=0,
         careless_share=0,
-        wait_share=0,
+        wait_share=config.flawless_wait_share,
         broken_share=0,
         talk_share=config.talk_share,
         hint_share=config.hint_share,

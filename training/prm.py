@@ -19,7 +19,7 @@ from data.steps import LabelledSolution, labelled_from_row
 from data.store import iterate_rows, table_path, write_json, write_rejected
 from inference.scorers.reward_model import RewardModelOptions, load_weights, save_options
 from training.loading import training_tokenizer
-from training.preflight import check_processes
+from training.preflight import check_rejected, check_training
 from training.prm_adapter import merge_adapter
 from training.prm_arguments import check_arguments, check_lengths
 from training.step_rows import (
@@ -90,7 +90,7 @@ def prm(config: PrmConfig, args: TrainingArguments, model: ModelConfig, folder: 
 
     muon = config.muon_learning_rate is not None
     check_arguments(args, model, held_out=config.held_out_fraction > 0, muon=muon)
-    check_processes(args)
+    check_training(args)
     set_reporting_defaults(folder)
     tokenizer = training_tokenizer(model, trust_remote_code=config.trust_remote_code)
     solutions = tqdm(
@@ -99,7 +99,7 @@ def prm(config: PrmConfig, args: TrainingArguments, model: ModelConfig, folder: 
     made = make_rows(config, tokenizer, solutions)
     if args.process_index == 0:
         write_rejected(folder, made.rejected)
-    check_rejected(made, config.max_rejected_fraction)
+    check_rejected("dataset", len(made.rows), made.rejected, config.max_rejected_fraction)
     train, held_out = split_by_problem(made.rows, config.held_out_fraction, args.seed)
     weights = class_weights(train)  # refuses a single class
     if args.process_index == 0:
@@ -167,21 +167,6 @@ def make_rows(config: PrmConfig, tokenizer: Any, solutions: Iterable[LabelledSol
         until_first_error=config.until_first_error,
         max_length=config.max_length,
     )
-
-
-def check_rejected(made: StepRows, most: float) -> None:
-    """Refuse a dataset of which much cannot be used.
-
-    Raises:
-        ValueError: names the first reasons.
-    """
-    bad, total = made.rejected, len(made.rejected) + len(made.rows)
-    if len(bad) > most * total or not made.rows:
-        shown = "\n".join(f"  {row.id}: {row.rule}: {row.evidence}" for row in bad[:5])
-        raise ValueError(
-            f"dataset: {len(bad)} of {total} solutions cannot be trained on, more than max_rejected_fraction="
-            f"{most}; mend them or raise it; the first:\n{shown}"
-        )
 
 
 def split_by_problem(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
+
+from training.refused_keys import default_of, refuse
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -27,8 +29,6 @@ REFUSED = {
     "eval_on_start": "the untrained model is measured anyway; drop it",
     "label_names": MADE,
     "length_column_name": MADE,
-    "resume_from_checkpoint": "a stage that was killed goes on from its last complete checkpoint; drop it",
-    "save_only_model": "a run that was killed goes on with its optimizer, which this leaves out; drop it",
     "parallelism_config": "rows are split over processes alone; use `launch: zero3` for large models",
 }
 """Keys that must have their default, and what to do instead."""
@@ -43,9 +43,7 @@ def check_arguments(args: TrainingArguments, model: ModelConfig, *, held_out: bo
     Raises:
         ValueError: names the key and the fix.
     """
-    for each in fields(args):
-        if each.name in REFUSED and getattr(args, each.name) != _default(each):
-            raise ValueError(f"{each.name}: {REFUSED[each.name]}")
+    refuse(args, REFUSED)
     if args.train_sampling_strategy == "batch_rebalance":
         raise ValueError("train_sampling_strategy: use group_by_length, which pads little too")
     if args.n_gpu > 1:
@@ -65,19 +63,15 @@ def check_arguments(args: TrainingArguments, model: ModelConfig, *, held_out: bo
         _check_muon(args, model)
 
 
-def _default(each: Field) -> Any:
-    return each.default if each.default_factory is MISSING else each.default_factory()
-
-
 def _check_muon(args: TrainingArguments, model: ModelConfig) -> None:
     """Refuse what Muon would ignore or break."""
     if model.use_peft:
         raise ValueError("muon_learning_rate: adapters are trained by AdamW; drop it or use_peft")
     if args.deepspeed_plugin is not None or args.fsdp:
         raise ValueError("muon_learning_rate: it needs whole matrices; use `launch: ddp`, or drop it")
-    ours = {each.name: _default(each) for each in fields(args)}
+    defaults = {each.name: default_of(each) for each in fields(args)}
     for key in ("optim", "optim_args", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"):
-        if getattr(args, key) != ours[key]:
+        if getattr(args, key) != defaults[key]:
             raise ValueError(f"muon_learning_rate: {key} is not used with it; drop one of them")
 
 

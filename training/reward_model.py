@@ -25,15 +25,14 @@ from data.thinking import thinking_format
 from inference.models import locate
 from inference.scorers.outcome_scorer import save_pairwise_options
 from training.loading import model_init_kwargs, training_tokenizer
-from training.preflight import check_processes
+from training.preflight import check_rejected, check_training
 from training.prm_adapter import merge_adapter
 from training.prm_arguments import check_arguments
 from training.reward_pairs import (
     PairReader,
-    check_rejected,
     make_pairs,
-    read_attempts,
     read_preferences,
+    read_solved,
     split_by_problem,
 )
 
@@ -97,7 +96,7 @@ def reward_model(
     check_arguments(args, model, held_out=config.held_out_fraction > 0, muon=False)
     if args.train_sampling_strategy == "group_by_length":
         raise ValueError("train_sampling_strategy: trl.RewardTrainer does not know lengths; drop it")
-    check_processes(args)
+    check_training(args)
     set_reporting_defaults(folder)
     tokenizer = training_tokenizer(
         model,
@@ -112,14 +111,16 @@ def reward_model(
         form=thinking_format(config.thinking_format),
         max_length=args.max_length,
     )
-    solved, bad_attempts = read_attempts(config.attempts, reader)
+    solved, bad_attempts = read_solved(config.attempts, reader)
     preferred, bad_preferences = read_preferences(config.preference_sources, reader)
     used = sum(len(each.right) + len(each.wrong) for each in solved.values())
     preference_pairs = sum(map(len, preferred.values()))
     if args.process_index == 0:
         write_rejected(folder, [*bad_attempts, *bad_preferences])
-    check_rejected("attempts", used, bad_attempts, config.max_rejected_fraction)
-    check_rejected("preferences", preference_pairs, bad_preferences, config.max_rejected_fraction)
+    if config.attempts:
+        check_rejected("attempts", used, bad_attempts, config.max_rejected_fraction)
+    if config.preferences:
+        check_rejected("preferences", preference_pairs, bad_preferences, config.max_rejected_fraction)
     pairs = make_pairs(solved, config.pairs_per_problem, args.seed, preferred)
     train, held_out = split_by_problem(pairs, config.held_out_fraction, args.seed)
     trainer = make_trainer(args, model, tokenizer, train, held_out)

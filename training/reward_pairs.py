@@ -18,15 +18,11 @@ from data.step_formats import StepFormat
 from data.steps import steps_of
 from data.store import iterate_rows, table_path
 from data.thinking import ThinkingFormat
-from training.step_rows import held_out_problems
+from training.step_rows import UnusableError, held_out_problems
 
 if TYPE_CHECKING:
     Ids = array[int]
     Pair = tuple[Ids, Ids]  # token ids of a better and of a worse solution
-
-
-class _UnusableError(Exception):
-    """A text cannot be trained on; the arguments are rule and evidence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +41,13 @@ class PairReader:
         """Token ids of a solution."""
         steps = [step.text for step in steps_of(text, self.form, self.separator)]
         if not steps:
-            raise _UnusableError("no_step", "there is no text")
+            raise UnusableError("no_step", "there is no text")
         try:
             ids = self.step_format.encode(question, steps).ids
         except ValueError as error:
-            raise _UnusableError("unencodable", str(error)) from error
+            raise UnusableError("unencodable", str(error)) from error
         if self.max_length is not None and len(ids) > self.max_length:
-            raise _UnusableError("overlong", f"{len(ids)} > max_length {self.max_length}")
+            raise UnusableError("overlong", f"{len(ids)} > max_length {self.max_length}")
         return array("i", ids)
 
 
@@ -63,7 +59,7 @@ class Solved:
     wrong: list[Ids]
 
 
-def read_attempts(sources: Sequence[str], reader: PairReader) -> tuple[dict[str, Solved], list[Rejected]]:
+def read_solved(sources: Sequence[str], reader: PairReader) -> tuple[dict[str, Solved], list[Rejected]]:
     """Attempts by the id of their problem; the same text counts once.
 
     Left out, by rule: unverifiable, no_step (nothing but tags and blanks), unencodable, overlong.
@@ -76,9 +72,9 @@ def read_attempts(sources: Sequence[str], reader: PairReader) -> tuple[dict[str,
     for attempt in _attempts(sources):
         try:
             if attempt.verdict == "unverifiable":
-                raise _UnusableError("unverifiable", "it is not known whether the answer is right")
+                raise UnusableError("unverifiable", "it is not known whether the answer is right")
             ids = reader.read(attempt.problem.question, attempt.completion.text)
-        except _UnusableError as why:
+        except UnusableError as why:
             bad.append(rejected(attempt_row(attempt), *why.args))
             continue
         each = solved.setdefault(attempt.problem.id, Solved(right=[], wrong=[]))
@@ -114,29 +110,13 @@ def read_preferences(
             try:
                 pair = (reader.read(each.question, each.chosen), reader.read(each.question, each.rejected))
                 if pair[0] == pair[1]:
-                    raise _UnusableError("same_text", "they differ in thinking tags or blank lines alone")
-            except _UnusableError as why:
+                    raise UnusableError("same_text", "they differ in thinking tags or blank lines alone")
+            except UnusableError as why:
                 rule, evidence = why.args
                 bad.append(rejected(each._asdict(), rule, f"{source.name}: {evidence}"))
             else:
                 pairs[problem_id(each.question)].append(pair)
     return dict(pairs), bad
-
-
-def check_rejected(key: str, used: int, bad: Sequence[Rejected], most: float) -> None:
-    """Refuse data of which more than the share `most` cannot be used.
-
-    Args:
-        key: the recipe's key that it is from.
-    Raises:
-        ValueError: names the first reasons.
-    """
-    if len(bad) > most * (total := used + len(bad)):
-        shown = "\n".join(f"  {row.id}: {row.rule}: {row.evidence}" for row in bad[:5])
-        raise ValueError(
-            f"{key}: {len(bad)} of {total} cannot be used, more than max_rejected_fraction={most}; the "
-            f"first:\n{shown}"
-        )
 
 
 def make_pairs(

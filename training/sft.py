@@ -22,7 +22,7 @@ from data.thinking import thinking_format
 from inference.models import locate
 from training.lint import Rendered, lint, render_traces
 from training.loading import model_init_kwargs, training_tokenizer
-from training.preflight import check_processes
+from training.preflight import check_training
 from training.useful_context import context_warnings
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def sft(config: SftConfig, args: SFTConfig, model: ModelConfig, folder: Path) ->
     """Train, resuming from the last complete checkpoint, and save model and tokenizer in `folder`."""
     from training.checkpoints import newest_complete_checkpoint, resume_or_train
 
-    check_processes(args)
+    check_training(args)
     set_reporting_defaults(folder)
     traces = read_attempts(config.dataset, "traces")
     refuse_eval_rows([trace.problem for trace in traces], config.dataset)
@@ -162,7 +162,7 @@ def _dataset(examples: list[Example]) -> Dataset:
 
 
 def train_metrics(history: list[dict[str, Any]], result: dict[str, float]) -> dict[str, Any]:
-    """First and last logged loss, tokens and speed of a training run."""
+    """Steps, first and last logged loss, tokens and seconds of a training run."""
     logs = [entry for entry in history if "loss" in entry]
     tokens = next((int(entry["num_tokens"]) for entry in reversed(logs) if "num_tokens" in entry), None)
     return {

@@ -85,6 +85,13 @@ def grpo_fields(tmp_path: Path, model: Path, **changes: Any) -> dict[str, Any]:
     return {**defaults, **changes}
 
 
+def distill_fields(tmp_path: Path, model: Path, **changes: Any) -> dict[str, Any]:
+    defaults = grpo_fields(tmp_path, model, stage="distill", teacher=str(model))
+    return {
+        key: value for key, value in defaults.items() if key not in ("rewards", "num_generations")
+    } | changes
+
+
 def test_the_shipped_s1_is_checked_on_a_machine_without_gpu_or_hub(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -151,6 +158,13 @@ def test_data_template_and_batches_are_those_of_the_stage(
         ("grpo", {"per_device_train_batch_size": 256}, "are fewer than the 64 of one generation"),
         ("grpo", {"max_completion_length": 4000}, "cannot be used"),
         ("grpo", {"per_device_train_batch_size": 6}, "num_generations"),
+        (
+            "sft",
+            {"save_only_model": True},
+            "save_only_model: a run that was killed goes on with its optimizer",
+        ),
+        ("grpo", {"log_completions": True}, "log_completions: drop it"),
+        ("distill", {"attn_implementation": "documents"}, "documents is for packed rows"),
     ],
 )
 def test_what_will_not_work_is_said_before_it_runs(
@@ -161,7 +175,8 @@ def test_what_will_not_work_is_said_before_it_runs(
     changes: dict[str, Any],
     expected: str,
 ) -> None:
-    made = {"sft": sft_fields, "grpo": grpo_fields}[stage](tmp_path, tiny_model, **changes)
+    fields = {"sft": sft_fields, "grpo": grpo_fields, "distill": distill_fields}[stage]
+    made = fields(tmp_path, tiny_model, **changes)
     code, said = checked(capsys, recipe(tmp_path / "r", stage, **made))
     assert code == 1
     assert expected in said

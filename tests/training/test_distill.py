@@ -25,7 +25,8 @@ from inference.transformers_engine import TransformersEngine
 from tests.training.distill_runs import arguments, configured, make_teacher, run, traces
 from tests.training.grpo_runs import problems
 from training.agreement import measure
-from training.distill import DistillConfig, load_rows, make_prompter, make_trainer
+from training.distill import DistillConfig, make_prompter, make_trainer
+from training.distill_rows import load_rows
 from training.teacher import load_teacher, teacher_tokenizer
 
 pytestmark = pytest.mark.slow

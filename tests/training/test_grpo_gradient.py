@@ -18,9 +18,9 @@ from data.thinking import THINK_TAGS
 from inference.models import load_tokenizer
 from rewards.registry import build_rewards
 from training.grpo import GrpoConfig, make_trainer
+from training.grpo_questions import usable
 from training.grpo_trainer import GrpoTrainer
 from training.packed_trainer import _rows_that_count
-from training.preflight import usable
 from training.questions import Questions
 from training.rollouts import Group
 

@@ -67,15 +67,6 @@ def test_asked_in_the_last_step_the_stage_finishes(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").is_file()
 
 
-def test_transformers_own_saving_at_sigterm_is_refused(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(ValueError, match="enable_jit_checkpoint: remove it"):
-            train(tmp_path, enable_jit_checkpoint=True, **STEPS)
-    finally:
-        signal.signal(signal.SIGTERM, before)  # transformers takes it at once
-
-
 def start(recipe: Path) -> subprocess.Popen[str]:
     """The recipe through `slowthink`: two processes behind it and the launcher."""
     environment = {

@@ -21,14 +21,9 @@ from data.thinking import THINK_TAGS
 from rewards.registry import build_rewards
 from tests.training.grpo_runs import problems, reward, run
 from training.grpo import GrpoConfig
-from training.preflight import (
-    check_arguments,
-    check_domains,
-    check_processes,
-    columns,
-    context_tokens,
-    usable,
-)
+from training.grpo_arguments import check_arguments
+from training.grpo_questions import check_domains, columns, usable
+from training.preflight import check_processes, check_training, context_tokens
 from training.servers import check_server
 
 
@@ -72,7 +67,7 @@ def test_mistakes_of_a_run(tiny_model: Path, tmp_path: Path, monkeypatch: pytest
     refuses("role eval, which may not train: sums", questions=eval_rows)
     golds = [replace(p, answer="" if i < 3 else p.answer) for i, p in enumerate(problems())]
     refuses(
-        "(?s)problems: 3 of 12 cannot be used .3 unjudgeable.; leave them out when curating, or raise "
+        "(?s)problems: 3 of 12 cannot be used .3 unjudgeable.; mend them or leave them out, or raise "
         "max_rejected_fraction=0.0; the first:.*accuracy: answer: no gold answer",
         rewards=["accuracy"],
         questions=golds,
@@ -100,11 +95,11 @@ def test_mistakes_of_a_run(tiny_model: Path, tmp_path: Path, monkeypatch: pytest
     refuses("eval_problems: .* is in problems too", stage={"eval_problems": str(tmp_path / "out-problems")})
     unread = [Problem(id="e", question="e", answer="")]
     refuses(
-        "(?s)eval_problems: 1 of 1 cannot be used .1 unjudgeable.; leave them out when curating; the first",
+        "(?s)eval_problems: 1 of 1 cannot be used .1 unjudgeable.; mend them or leave them out; the first",
         rewards=["accuracy"],
         stage={"eval_problems": write(tmp_path / "unread", unread)},
     )
-    refuses("eval_problems: no questions there", stage={"eval_problems": write(tmp_path / "none", [])})
+    refuses("eval_problems: there is nothing in it", stage={"eval_problems": write(tmp_path / "none", [])})
     refuses("model_name_or_path: /absent does not exist", model=Path("/absent"))
     refuses(
         "vllm_server_base_url: no vLLM server answers at http://127.0.0.1:9",
@@ -220,6 +215,22 @@ def test_processes_that_do_not_know_of_each_other(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="2 processes were started and each sees 1"):
         check_processes(args)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("save_only_model", "save_only_model: .* optimizer"),
+        ("enable_jit_checkpoint", "enable_jit_checkpoint: remove it"),
+        ("resume_from_checkpoint", "resume_from_checkpoint: .* goes on"),
+    ],
+)
+def test_keys_with_which_a_killed_run_would_not_go_on(key: str, message: str, tmp_path: Path) -> None:
+    args = GRPOConfig(output_dir=str(tmp_path), bf16=False, use_cpu=True)
+    check_training(args)
+    setattr(args, key, True)
+    with pytest.raises(ValueError, match=message):
+        check_training(args)
 
 
 class Server(http.server.BaseHTTPRequestHandler):

@@ -11,7 +11,8 @@ import pytest
 from data.step_formats import MarkerFormat, StepFormatOptions
 from data.steps import LabelledSolution
 from tests.training.prm_runs import problem
-from training.prm import check_rejected, split_by_problem
+from training.preflight import check_rejected
+from training.prm import split_by_problem
 from training.step_rows import (
     IGNORED,
     Rows,
@@ -173,9 +174,10 @@ def test_no_problem_is_both_trained_on_and_held_out() -> None:
 def test_too_many_unusable_solutions_are_refused(marked: MarkerFormat) -> None:
     blank = replace(SOLUTION, steps=("1", " ", "2", "3"))
     made = rows_of(marked, SOLUTION, SOLUTION, SOLUTION, blank)
-    check_rejected(made, 0.25)
-    with pytest.raises(ValueError, match=r"1 of 4 solutions cannot be trained on.*\n.*blank_step: step 1"):
-        check_rejected(made, 0.2)
-    with pytest.raises(ValueError, match="1 of 1 solutions cannot"):
-        check_rejected(rows_of(marked, blank), 0.999)
+    check_rejected("dataset", len(made.rows), made.rejected, 0.25)
+    with pytest.raises(ValueError, match=r"dataset: 1 of 4 cannot be used.*\n.*blank_step: step 1"):
+        check_rejected("dataset", len(made.rows), made.rejected, 0.2)
+    none = rows_of(marked, blank)
+    with pytest.raises(ValueError, match="1 of 1 cannot"):
+        check_rejected("dataset", len(none.rows), none.rejected, 0.999)
     assert Counter(bad.rule for bad in made.rejected) == {"blank_step": 1}
