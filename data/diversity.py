@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from data.field_values import parse_mapping
 from data.filters import sort_key, trace_length
-from data.recipe import parse_mapping
 from data.schema import Attempt, Problem
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from data.field_values import parse_mapping
 from data.filters import Dropped, sort_key, trace_length
-from data.recipe import parse_mapping
 from data.schema import Attempt
 from data.sources import refuse_eval_rows
 from data.stage import run_stage

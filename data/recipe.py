@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import enum
 import hashlib
 import json
 import os
 import shlex
-import types
 import typing
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
+
+from data.did_you_mean import did_you_mean
+from data.field_values import describe, fits, is_required
 
 RUN_PREFIX = "run:"
 OWN_KEYS = ("config", "restarts", "stall_seconds")
@@ -39,8 +40,6 @@ PLACE_FIELDS = ("output_dir", "vllm_server_base_url")
 
 SEED = "SLOWTHINK_SEED"
 """Number of the copy of a pipeline that its stages belong to: see `Recipe.copy`."""
-
-Made = TypeVar("Made")
 
 
 class RecipeError(ValueError):
@@ -179,12 +178,7 @@ def check_keys(recipe: Recipe, keys: Iterable[str], config_classes: Sequence[typ
     for key in keys:
         if key in known:
             continue
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = (
-            f"did you mean {near[0]!r}?"
-            if near
-            else f"see `slowthink {recipe.stage} --help` for the valid keys"
-        )
+        hint = did_you_mean(key, known, f"see `slowthink {recipe.stage} --help` for the valid keys")
         raise recipe.error(f"unknown key {key!r} for stage {recipe.stage!r}; {hint}")
 
 
@@ -206,83 +200,6 @@ def check_recipe(recipe: Recipe, config_classes: Sequence[type], overridden: Con
                     raise recipe.error(f"{field.name}: {value!r} is not {describe(hints[field.name])}")
             elif is_required(field) and field.name not in overridden:
                 raise recipe.error(f"key {field.name!r} is missing; stage {recipe.stage!r} needs it")
-
-
-def is_required(field: dataclasses.Field) -> bool:
-    return (
-        field.init
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-        and field.name != "output_dir"
-    )
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a YAML value may stand for a field of this type; types that YAML cannot express pass."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any or isinstance(hint, typing.TypeVar):
-        return True
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, argument) for argument in arguments)
-    if origin is typing.Literal:
-        return value in arguments
-    if hint is type(None) or hint is None:
-        return value is None
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint is float:
-        return isinstance(value, int | float | str) and not isinstance(value, bool) and _is_number(value)
-    if hint is str:
-        return isinstance(value, str)
-    if origin is list or hint is list:
-        return isinstance(value, list) and all(fits(v, a) for v in value for a in arguments[:1])
-    if origin is dict or hint is dict:
-        return isinstance(value, dict)
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return value in [member.value for member in hint]
-    return True
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
-
-
-def describe(hint: Any) -> str:
-    """A type for people: `a float`, `one of 'a', 'b'`."""
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(repr(a) for a in typing.get_args(hint))
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return "one of " + ", ".join(repr(member.value) for member in hint)
-    return f"of type {hint.__name__ if isinstance(hint, type) else hint}"
-
-
-def parse_mapping(made: type[Made], options: Mapping[str, Any], key: str, owner: str) -> Made:
-    """A dataclass from a mapping that a recipe has at `key`; `owner` is whose options they are.
-
-    Raises:
-        ValueError: unknown key (with the nearest known one), wrong type or value, or a key is missing.
-    """
-    fields = dataclasses.fields(cast(Any, made))
-    types = typing.get_type_hints(made)
-    hints = {field.name: types[field.name] for field in fields}
-    for name, value in options.items():
-        if name not in hints:
-            near = difflib.get_close_matches(name, hints, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(hints)}"
-            raise ValueError(f"{key}: {owner} has no {name!r}; {hint}")
-        if not fits(value, hints[name]):
-            raise ValueError(f"{key}: {name}: {value!r} is not {describe(hints[name])}")
-    for field in fields:
-        wanted = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if wanted and field.name not in options:
-            raise ValueError(f"{key}: {field.name} is missing; {owner} needs it")
-    return made(**options)
 
 
 def map_values(value: Any, change: Callable[[str], Any]) -> Any:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from data.did_you_mean import did_you_mean
+from data.field_values import Made, describe, fits
 from data.known_sets import KNOWN, KnownSet
-from data.recipe import Made, describe, fits
 from data.schema import Problem, Role
 
 COLUMNS = ("question", "answer", "solution", "thinking", "response", "model", "domain", "level")

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import enum
 import inspect
+import json
 import textwrap
+import typing
 from collections.abc import Sequence
 from typing import Any
+
+from data.field_values import is_required, kind
 
 
 def stage_help(config_classes: Sequence[Any]) -> str:
@@ -15,20 +20,27 @@ def stage_help(config_classes: Sequence[Any]) -> str:
     lines = ["Keys of the recipe, also given as --key value after --config RECIPE.yaml:"]
     for cls in config_classes:
         lines.append(f"\n{cls.__name__} ({cls.__module__})")
-        documents = field_documents(cls)
+        documents, hints = field_documents(cls), typing.get_type_hints(cls)
         for field in dataclasses.fields(cls):
             if field.init:
                 meaning = documents.get(field.name) or str(field.metadata.get("help") or "")
-                text = f"{_kind(field)}  {' '.join(meaning.split())}"
+                text = f"[{kind(hints[field.name])}{_default(field)}]  {' '.join(meaning.split())}"
                 lines.append(f"  {field.name}\n" + textwrap.indent(textwrap.fill(text, 100), "      "))
     return "\n".join(lines)
 
 
-def _kind(field: dataclasses.Field) -> str:
-    kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
-    if field.default is not dataclasses.MISSING:
-        return f"[{kind}, default {field.default!r}]"
-    return f"[{kind}]" if field.default_factory is not dataclasses.MISSING else f"[{kind}, required]"
+def _default(field: dataclasses.Field) -> str:
+    if is_required(field):
+        return "; required"
+    made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    if made is dataclasses.MISSING or made in ([], {}):
+        return ""
+    return f"; default {_written(made.value if isinstance(made, enum.Enum) else made)}"
+
+
+def _written(value: Any) -> str:
+    """As a recipe would write it; YAML knows a line break in double quotes only."""
+    return repr(value) if isinstance(value, str) and value.isprintable() else json.dumps(value)
 
 
 def field_documents(cls: type) -> dict[str, str]:

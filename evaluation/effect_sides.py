@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from data.recipe import parse_mapping
+from data.field_values import parse_mapping
 from evaluation.evaluations import Evaluation, check_metric, load_evaluations, metric_values
 from evaluation.problem_values import read_choices, read_setting_values
 from evaluation.search_curves import Option, load_searches, mean_costs, options_of

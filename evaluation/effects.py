@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data.recipe import parse_mapping
+from data.field_values import parse_mapping
 from data.stage import run_stage
 from data.store import atomic_path, write_json
 from evaluation.effect_sides import Side, parse_side

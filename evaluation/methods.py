@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from data.control_sets import LONG, SHORT, STEPS, TOKENS
-from data.recipe import describe, fits, is_required
+from data.field_values import describe, fits, is_required
 
 TOKENS_PER_STEP = 100
 """Thinking tokens that a step of `step_conditional` may have (appendix E.1)."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from data.chat_endpoint import backoff_pause, chat_client, retry_after_seconds
-from data.recipe import parse_mapping
+from data.field_values import parse_mapping
 
 logger = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every single request

@@ -20,8 +20,8 @@ from typing import Any
 import httpx
 
 from data.chat_endpoint import ask, backoff_pause, chat_body, chat_client
+from data.field_values import parse_mapping
 from data.progress import Progress
-from data.recipe import parse_mapping
 from data.steps import LabelledSolution
 from data.store import Journal
 from rewards.judge import harmless

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.recipe import Recipe, parse_mapping, resolve
+from data.field_values import parse_mapping
+from data.recipe import Recipe, resolve
 from data.run_folder import pipeline_folder
 from launch.pipeline import is_launched, launch_config, processes
 from launch.stages import STAGES, find_stage

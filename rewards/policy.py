@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
-from data.recipe import parse_mapping
+from data.field_values import parse_mapping
 from data.schema import Outcome
 
 EXTRACTION_RULES = ("boxed", "answer_tag", "hashes", "answer_phrase", "choice", "bare_answer", "last_number")

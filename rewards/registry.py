@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.did_you_mean import did_you_mean
+from data.field_values import describe, fits, is_required
 from data.own_code import load_own_code
-from data.recipe import describe, fits, is_required
 
 REWARDS: dict[str, str] = {
     "accuracy": "rewards.accuracy:Accuracy",

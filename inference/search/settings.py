@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data.did_you_mean import did_you_mean
-from data.recipe import parse_mapping
+from data.field_values import parse_mapping
 from inference.search.strategies.auto import PLANNED, Auto
 from inference.search.strategies.strategy import SearchStrategy, own_strategy
 

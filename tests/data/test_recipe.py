@@ -7,16 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data.recipe import (
-    RecipeError,
-    check_recipe,
-    fits,
-    load_pipeline,
-    load_recipe,
-    parse,
-    references,
-    resolve,
-)
+from data.field_values import fits
+from data.recipe import RecipeError, check_recipe, load_pipeline, load_recipe, parse, references, resolve
 
 
 class Schedule(enum.Enum):
@@ -35,6 +27,7 @@ class Config:
     schedule: Schedule | str = Schedule.COSINE
     sources: list[dict] = field(default_factory=list)
     limit: int | None = None
+    order: typing.Optional[typing.Literal["up", "down"]] = None  # noqa: UP045 - as some of TRL's are written
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -74,7 +67,9 @@ def test_a_recipe_is_parsed_with_overrides(tmp_path: Path) -> None:
         ("sources: {a: 1}", "sources"),
         ("sources: [a]", "sources"),
         ("learning_rate: fast", "learning_rate"),
-        ("limit: none", "limit"),
+        ("limit: none", "limit: 'none' is not of type int or null$"),
+        ("schedule: 3", "schedule: 3 is not one of 'cosine' or str$"),
+        ("order: 3", "order: 3 is not one of 'up', 'down' or null$"),
     ],
 )
 def test_mistakes_are_named_with_file_and_key(tmp_path: Path, line: str, message: str) -> None:

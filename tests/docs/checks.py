@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from accelerate.commands.launch import launch_command_parser
 
+from data.field_values import fits
 from data.processes import add_launch_flags, with_launch_flags
-from data.recipe import check_keys, fits, load_recipe
+from data.recipe import check_keys, load_recipe
 from inference.models import FETCHABLE
 from launch.cli import _parser, main
 from launch.pipeline import check_stage
