@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from data.sources import refuse_eval_rows
 from data.steps import LabelledSolution, labelled_from_row, labelled_row, stepwise_row
 from data.store import atomic_path, iterate_rows, table_path, write_rows
 
@@ -53,8 +52,3 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     columns = [("prompt", pa.string()), ("completions", pa.list_(pa.string()))]
     schema = pa.schema([*columns, ("labels", pa.list_(pa.bool_()))])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
-
-
-def refuse_eval_solutions(solutions: Iterable[LabelledSolution], where: str) -> None:
-    """Refuse to train on benchmarks; see `data.sources.refuse_eval_rows`."""
-    refuse_eval_rows((solution.problem for solution in solutions), where)

@@ -20,8 +20,9 @@ from data.progress import Progress
 from data.schema import Attempt, Rejected, attempt_row, rejected
 from data.sources import refuse_eval_rows
 from data.stage import run_stage
+from data.step_tables import write_labelled
 from data.steps import LabelledSolution, fault, labelled_row
-from data.store import Journal, read_attempts, table_path, write_rejected, write_rows
+from data.store import Journal, read_attempts, write_rejected
 from data.thinking import thinking_format
 from inference.draw import make_prompter, not_seen, render_prompts
 from inference.engine import Engine, load_engine
@@ -114,7 +115,7 @@ def label_steps(config: LabelStepsConfig, folder: Path) -> dict[str, Any]:
         return {}
     labelled, unlabelled = label(config, solutions)
     kept, parted, opinions = consult(config, labelled, folder)
-    write_rows(table_path(folder, "step_labels"), map(labelled_row, kept), "step_labels")
+    write_labelled(folder, kept)
     write_rejected(folder, [*bad, *unlabelled, *parted])
     for name in (JOURNAL, JUDGE_JOURNAL):
         for path in folder.glob(f"{name}*"):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 from data.schema import Attempt
-from data.steps import LabelledSolution, fault, labelled_row, steps_of
+from data.steps import LabelledSolution, fault, steps_of
 from data.thinking import ThinkingFormat
 from inference.search.records import Record
 
 LABELLER = "search"
 
 
-def labelled_rows(record: Record, form: ThinkingFormat, separator: str) -> Iterator[dict[str, Any]]:
-    """Rows of a step_labels table, one for each candidate with another text.
+def labelled_candidates(record: Record, form: ThinkingFormat, separator: str) -> Iterator[LabelledSolution]:
+    """The candidates with labels, one for each text.
 
     A step has a label where a node ends with it, and the last one has the candidate's own verdict; steps
     within a node that was generated as a whole have none. Candidates without a verdict count for nothing.
@@ -32,7 +31,9 @@ def labelled_rows(record: Record, form: ThinkingFormat, separator: str) -> Itera
         labels = {
             end: right / total for end, node in ends.items() for right, total in [tallies[node]] if total
         }
-        yield from _row(attempt, labels, form, separator)
+        solution = _labelled(attempt, labels, form, separator)
+        if fault(solution.steps, solution.labels, separator) is None:
+            yield solution
 
 
 def _tallies(record: Record, parents: dict[int, int]) -> dict[int, tuple[int, int]]:
@@ -60,11 +61,12 @@ def _ends(last: int, parents: dict[int, int], texts: dict[int, str], attempt: At
     return ends
 
 
-def _row(
+def _labelled(
     attempt: Attempt, labels: dict[int, float], form: ThinkingFormat, separator: str
-) -> Iterator[dict[str, Any]]:
+) -> LabelledSolution:
+    """A candidate with the labels of its steps, by where these end in its text."""
     steps = steps_of(attempt.completion.text, form, separator)
-    solution = LabelledSolution(
+    return LabelledSolution(
         problem=attempt.problem,
         steps=tuple(step.text for step in steps),
         labels=tuple(
@@ -75,5 +77,3 @@ def _row(
         model=attempt.completion.model,
         labeller=LABELLER,
     )
-    if fault(solution.steps, solution.labels, separator) is None:
-        yield labelled_row(solution)

@@ -14,6 +14,7 @@ from data.processes import is_part, worker, workers
 from data.progress import Progress
 from data.schema import Attempt, Rejected
 from data.stage import run_stage
+from data.step_tables import write_labelled
 from data.store import read_problems, table_path, write_attempts, write_rejected, write_rows
 from data.thinking import thinking_format
 from inference.draw import make_prompter, render_prompts
@@ -26,7 +27,7 @@ from inference.scorers.scorer import Aggregation, Scorer
 from inference.search.driver import SearchBudget, Task, search
 from inference.search.extension import StepLimits
 from inference.search.journals import all_records, finished_records, journal_of, remove_journals
-from inference.search.labels import labelled_rows
+from inference.search.labels import labelled_candidates
 from inference.search.records import Record, make_records, record_row
 from inference.search.results import CHOICES, SearchResult, result_row
 from inference.search.settings import parse_strategies
@@ -246,11 +247,12 @@ def write_tables(
 ) -> None:
     """searches, nodes, attempts (the candidates of all settings) and step_labels."""
     form = thinking_format(config.thinking_format)
-    labels = (row for r in records() for row in labelled_rows(r, form, config.step_separator))
+    separator = config.step_separator
+    labelled = (each for r in records() for each in labelled_candidates(r, form, separator))
     write_rows(table_path(folder, "searches"), map(result_row, results), "searches")
     write_rows(table_path(folder, "nodes"), (row for r in records() for row in r.nodes), "nodes")
     write_attempts(folder, _numbered(records()))
-    write_rows(table_path(folder, "step_labels"), labels, "step_labels")
+    write_labelled(folder, labelled)
     write_rejected(folder, bad)
 
 

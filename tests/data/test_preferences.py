@@ -134,7 +134,7 @@ def test_pairs_of_small_talk() -> None:
             "'nowhere' is neither a hub dataset `owner/name` nor",
         ),
         ({"path": "p.jsonl", "role": "train", "colums": {}}, "colums: unknown key; did you mean 'columns'"),
-        ({"path": "p", "role": "train", "columns": {"prompt": "q"}}, "columns.prompt: unknown column; there are"),
+        ({"path": "p", "role": "train", "columns": {"prompt": "q"}}, "columns.prompt: unknown column"),
         ({"path": "p", "role": "train", "columns": {"chosen": 3}}, "columns.chosen: 3 is not the name"),
         ({"path": "p", "role": "train", "limit": 0}, "limit: 0 is less than 1"),
         ({"path": "p", "role": "train", "split": "train"}, "belong to hub datasets, not to a file"),

@@ -12,9 +12,10 @@ import pytest
 
 from data.known_steps import KNOWN_STEPS
 from data.schema import problem_id
+from data.sources import refuse_eval_rows
 from data.step_sources import load_steps, parse_step_source
 from data.step_statistics import statistics
-from data.step_tables import refuse_eval_solutions, write_labelled
+from data.step_tables import write_labelled
 
 ROW = {"prompt": "What is 1+1?", "completions": ["It is 2.", "Done."], "labels": [True, True]}
 
@@ -193,4 +194,4 @@ def test_benchmarks_are_refused_by_training(shared_data: Callable[[str], Path]) 
     shared_data("processbench/gsm8k.json")
     solutions = load_steps(parse_step_source({"id": "processbench/gsm8k"}, "s")).solutions
     with pytest.raises(ValueError, match=r"train_dataset: .*role eval.*processbench/gsm8k \(400 rows\)"):
-        refuse_eval_solutions(solutions, "train_dataset")
+        refuse_eval_rows((solution.problem for solution in solutions), "train_dataset")

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from data.prompts import Prompter
 from data.schema import Attempt
-from data.steps import LabelledSolution, labelled_from_row
-from data.store import Journal, read_rows, table_path, write_attempts
+from data.step_tables import read_labelled
+from data.steps import LabelledSolution
+from data.store import Journal, read_rows, write_attempts
 from data.thinking import THINK_TAGS
 from inference import label_steps as label_steps_module
 from inference.engine import Follow, Request
@@ -258,13 +259,9 @@ def stage(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
         metrics = label_steps(config(attempts=str(tmp_path / "a"), **fields), folder)
         assert not list(folder.glob("*.journal*"))
         bad = read_rows(folder / "rejected" / "rows.parquet", "rejected")
-        return read_labels(folder), bad, metrics
+        return read_labelled(folder), bad, metrics
 
     return run
-
-
-def read_labels(folder: Path) -> list[LabelledSolution]:
-    return [labelled_from_row(row) for row in read_rows(table_path(folder, "step_labels"), "step_labels")]
 
 
 def test_what_cannot_be_labelled_is_rejected_with_the_reason(stage: Any) -> None:
@@ -379,7 +376,7 @@ def test_a_broken_run_ends_with_the_same_rows(
     with caplog.at_level(logging.INFO):
         parts = label_steps(own, tmp_path / "parts")
     assert "going on after" in caplog.text
-    assert repr(read_labels(tmp_path / "parts")) == repr(read_labels(tmp_path / "whole"))
+    assert repr(read_labelled(tmp_path / "parts")) == repr(read_labelled(tmp_path / "whole"))
     assert {k: v for k, v in parts.items() if k != "seconds"} == {
         k: v for k, v in whole.items() if k != "seconds"
     }

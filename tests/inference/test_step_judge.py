@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.schema import Attempt
-from data.steps import LabelledSolution, labelled_from_row
-from data.store import Journal, read_rows, table_path, write_attempts
+from data.step_tables import read_labelled
+from data.steps import LabelledSolution
+from data.store import Journal, read_rows, write_attempts
 from inference import label_steps as label_steps_module
 from inference.label_steps import LabelStepsConfig, label_steps
 from inference.step_judge import JOURNAL, StepJudge, judge_all, read_verdict, step_prompt
@@ -73,9 +74,8 @@ def stage(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
             attempts=str(tmp_path / "a"), model_name_or_path="m", max_tokens=100, rollouts=3, judge=judge
         )
         metrics = label_steps(config, tmp_path / "out")
-        rows = read_rows(table_path(tmp_path / "out", "step_labels"), "step_labels")
         bad = read_rows(tmp_path / "out" / "rejected" / "rows.parquet", "rejected")
-        return [labelled_from_row(row) for row in rows], bad, metrics
+        return read_labelled(tmp_path / "out"), bad, metrics
 
     return run
 

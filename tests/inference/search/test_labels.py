@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from data.steps import labelled_from_row
 from inference.search.driver import search
 from inference.search.journals import all_records, journal_of
-from inference.search.labels import labelled_rows
+from inference.search.labels import labelled_candidates
 from inference.search.records import Record, make_records, record_from_row, record_row
 from inference.search.strategies.beam import Beam
 from inference.search.strategies.parallel import BestOfN
@@ -32,7 +31,7 @@ def test_a_step_is_worth_the_share_of_right_ones_behind_it(tokenizer: Any) -> No
         assert right == ["{01}" in text for text in texts]
         parents = {row["node"]: row["parent"] for row in record.nodes}
         starts = [self_and_above(node, parents) for node in record.result.nodes]
-        rows = [labelled_from_row(row) for row in labelled_rows(record, FORM, "\n")]
+        rows = list(labelled_candidates(record, FORM, "\n"))
         assert len(rows) == len(set(texts))
         for row in rows:
             place = texts.index("\n".join(row.steps))
@@ -55,10 +54,9 @@ def self_and_above(node: int, parents: dict[int, int]) -> list[int]:
 
 def test_steps_within_a_whole_completion_have_no_label(tokenizer: Any) -> None:
     for record in records(tokenizer, BestOfN(n=4)):
-        for row in labelled_rows(record, FORM, "\n"):
-            labels = labelled_from_row(row).labels
-            assert labels[:-1] == (None, None)
-            assert labels[-1] in (0.0, 1.0)
+        for solution in labelled_candidates(record, FORM, "\n"):
+            assert solution.labels[:-1] == (None, None)
+            assert solution.labels[-1] in (0.0, 1.0)
 
 
 def test_searches_that_are_in_no_journal_are_told(tokenizer: Any, tmp_path: Path) -> None:
