@@ -245,7 +245,8 @@ def references(recipe: Recipe) -> list[str]:
 
 def raised_default_seed(recipe: Recipe, config_classes: Iterable[type]) -> dict[str, int]:
     """The seed of a stage of a copy whose recipe has none: what its config class has, raised."""
-    defaults = [f.default for cls in config_classes for f in dataclasses.fields(cls) if f.name == "seed"]
+    fields = (field for cls in config_classes for field in dataclasses.fields(cls))
+    defaults: list[Any] = [field.default for field in fields if field.name == "seed"]
     if not recipe.copy or "seed" in recipe.fields:
         return {}
     return {"seed": defaults[0] + recipe.copy} if defaults else {}
