@@ -60,7 +60,7 @@ def _command(arguments: list[str]) -> int:
         return check(options.recipe, first_step=options.first_step, **given)
     if options.command == "doctor":
         from rewards.doctor import doctor
-        from training.model_reward import LEARNED_REWARDS
+        from training.learned_reward import LEARNED_REWARDS
 
         return doctor(options.recipe, more=LEARNED_REWARDS)
     if options.command == "show":
@@ -159,7 +159,7 @@ def _stage(name: str, rest: list[str]) -> int:
     if not rest or {"-h", "--help"} & set(rest):
         from data.stage_help import stage_help
 
-        print(stage_help(STAGES[name].config_classes()))
+        print(f"{name}: {STAGES[name].help}\n\n{stage_help(STAGES[name].config_classes())}")
         return 0 if rest else 2
     from data.processes import add_launch_flags, with_launch_flags
     from data.recipe import load_recipe
@@ -182,7 +182,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run every stage of a recipe folder in order")
     run.add_argument("folder", type=Path, help="recipe folder, for example recipes/quickstart")
-    run.add_argument("--only", metavar="STAGE", help="run this stage alone, for example 03_curate")
+    run.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="run this stage alone, for example 03_curate; give it again for several",
+    )
     run.add_argument("--from", dest="first", metavar="STAGE", help="start at this stage")
     run.add_argument(
         "--dry-run", action="store_true", help="check every recipe and print the commands, run nothing"

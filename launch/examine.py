@@ -1,4 +1,4 @@
-"""What can be known of one stage before it runs: recipe, inputs, data, template, rewards, batches, disk."""
+"""What can be known of one stage before it runs: recipe, inputs, data, rewards, trainer keys, batches, disk."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _paths(value: Any) -> Iterator[str]:
 def _rewards(found: Examined) -> None:
     """Whether known exploits are paid: a note, since a run works with them."""
     from rewards.doctor import doctor
-    from training.model_reward import LEARNED_REWARDS
+    from training.learned_reward import LEARNED_REWARDS
 
     try:
         said = io.StringIO()
@@ -111,7 +111,7 @@ def _arguments(found: Examined) -> None:
     processes."""
     from rewards.registry import build_rewards
     from training import distill_arguments, grpo_arguments, prm_arguments
-    from training.model_reward import LEARNED_REWARDS
+    from training.learned_reward import LEARNED_REWARDS
     from training.refused_keys import NOT_RESUMED, refuse
 
     own, args, model = found.configs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from data.did_you_mean import did_you_mean
 from data.processes import EXPECTED
 from data.recipe import OWN_KEYS, PLACE_KEYS, SEED, Recipe, RecipeError, load_recipe
 from data.run_folder import plan, read_manifest, stage_folder
@@ -29,23 +29,27 @@ Run = Callable[[Sequence[str], Mapping[str, str]], tuple[int, bool]]
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which stages of a pipeline to run: all, one, or from one on."""
+    """Which stages of a pipeline to run: all, some, or from one on."""
 
-    only: str | None = None
+    only: Sequence[str] = ()
     first: str | None = None
 
     def choose(self, recipes: Sequence[Recipe]) -> list[Recipe]:
-        """The chosen recipes.
+        """The chosen recipes, in the order of the pipeline.
 
         Raises:
-            RecipeError: no stage of that name.
+            RecipeError: no stage of that name, or both ways to choose at once.
         """
+        if self.only and self.first is not None:
+            raise RecipeError(
+                "--from: takes all stages from one on, --only those that it names; give one of the two"
+            )
         names = [recipe.name for recipe in recipes]
-        for name in (self.only, self.first):
-            if name is not None and name not in names:
+        for name in (*self.only, *([] if self.first is None else [self.first])):
+            if name not in names:
                 raise RecipeError(f"{recipes[0].path.parent}: no stage {name!r}; stages: {', '.join(names)}")
         if self.only:
-            return [recipe for recipe in recipes if recipe.name == self.only]
+            return [recipe for recipe in recipes if recipe.name in self.only]
         return list(recipes[names.index(self.first) if self.first else 0 :])
 
 
@@ -150,8 +154,7 @@ def _check_launch(recipe: Recipe) -> None:
     known = vars(launch_command_parser().parse_args(["-"]))
     for key in sorted(odd):
         if key not in known:
-            near = difflib.get_close_matches(key, [*known, *OWN_KEYS], n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "see `accelerate launch --help`"
+            hint = did_you_mean(key, [*known, *OWN_KEYS], "see `accelerate launch --help`")
             raise recipe.error(f"launch: accelerate has no option {key!r}; {hint}")
         if isinstance(known[key], bool):
             raise recipe.error(f"launch: {key} is a switch; write a file of launch/accelerate that has it")

@@ -100,7 +100,7 @@ def _questions(found: Examined, tokenizer: Any | None) -> Data:
     from rewards.registry import build_rewards
     from training.grpo_arguments import check_questions
     from training.grpo_questions import usable
-    from training.model_reward import LEARNED_REWARDS
+    from training.learned_reward import LEARNED_REWARDS
     from training.preflight import check_rejected, check_tokenizer, context_tokens
 
     own, args, model = found.configs

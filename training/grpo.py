@@ -3,7 +3,7 @@ trainer.
 
 From a base model (or any other) and questions with checkable answers; no traces. Questions that no rule can
 judge may be among them, as in DeepSeek-R1's last stage (arXiv 2501.12948, section 2.3.4): an entry of
-`rewards:` may be for some domains only, and it may be a reward model (`training/model_reward.py`). Losses,
+`rewards:` may be for some domains only, and it may be a reward model (`training/learned_reward.py`). Losses,
 advantages, KL, vLLM, LoRA and DeepSpeed are TRL's (`training/grpo_trainer.py` says what is not).
 """
 
@@ -24,8 +24,8 @@ from data.thinking import thinking_format
 from rewards.registry import Reward, build_rewards
 from training.grpo_arguments import check_arguments, check_questions
 from training.grpo_questions import check_domains, usable
+from training.learned_reward import LEARNED_REWARDS, load_models
 from training.loading import model_init_kwargs, training_tokenizer
-from training.model_reward import LEARNED_REWARDS, load_models
 from training.preflight import (
     check_rejected,
     check_tokenizer,

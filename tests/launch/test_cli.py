@@ -106,7 +106,7 @@ def test_show_prints_status_and_numbers(
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     command = f"{sys.executable} -m launch.cli collect --help | head -n 1"
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.startswith("Keys of the recipe")
+    assert done.stdout.startswith("collect: many sources to one schema")
     assert done.stderr == ""
 
 
@@ -183,6 +183,15 @@ def test_only_and_from_choose_stages(finished_run: Path, capsys: pytest.CaptureF
     assert main(["run", str(finished_run), "--only", "02_absent"]) == 2
     assert "no stage '02_absent'; stages: 01_collect" in capsys.readouterr().err
     assert main(["run", str(finished_run), "--from", "01_collect"]) == 0
+    assert main(["run", str(finished_run), "--from", "01_collect", "--only", "01_collect"]) == 2
+    assert "give one of the two" in capsys.readouterr().err
+
+
+def test_several_stages_may_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    """In the order of the pipeline."""
+    assert main(["run", "recipes/s1", "--dry-run", "--only", "04_sft", "--only", "03_curate"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in told[::2]] == ["03_curate", "04_sft"]
 
 
 def test_recipe_of_another_stage_is_refused(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data.rollouts import Rollout, logged_steps, read_rollouts, remove_rollouts, write_rollouts
 from rewards.registry import build_rewards
-from training.model_reward import LEARNED_REWARDS
+from training.learned_reward import LEARNED_REWARDS
 from training.rollouts import (
     Drawn,
     Facts,

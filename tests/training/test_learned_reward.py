@@ -21,7 +21,7 @@ from inference.scorers.outcome_scorer import save_pairwise_options
 from rewards.registry import build_rewards
 from tests.training.grpo_runs import problems, run
 from training.grpo import GrpoConfig
-from training.model_reward import LEARNED_REWARDS, ModelReward, load_models
+from training.learned_reward import LEARNED_REWARDS, ModelReward, load_models
 
 TEXT = "<think>\nSo 1 + 2.\n\nWait, 3.\n</think>\n\nIt is 3.\n\nThe answer is 3."
 
