@@ -21,10 +21,11 @@ from data.field_values import parse_mapping
 from data.stage import run_stage
 from data.store import atomic_path, write_json
 from evaluation.effect_sides import Side, parse_side
-from evaluation.effects_table import print_table, sheet
+from evaluation.effects_table import NOTE, print_table, sheet
 from evaluation.evaluations import check_settings, difference, lacking
 from evaluation.problem_values import TOKENS, summarise_values
-from evaluation.search_report import UNIT_NAMES, markdown, number
+from evaluation.search_report import UNIT_NAMES, number
+from evaluation.sheets import markdown
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ def effects(config: EffectsConfig, folder: Path) -> dict[str, Any]:
     rows = [measure(effect, config.seed) for effect in config.parsed()]
     write_json(folder / FILE, {"effects": rows})
     with atomic_path(folder / "effects.md") as temporary:
-        text = markdown("Claims of the literature against this pipeline", [sheet(rows)])
+        text = markdown("Claims of the literature against this pipeline", NOTE, [sheet(rows)])
         temporary.write_text(text, encoding="utf-8")
     print_table(rows)
     verdicts = Counter(row["verdict"] for row in rows)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.search_report import Sheet
+from evaluation.sheets import Sheet
+
+NOTE = "In % or tokens, with 95 % intervals of the paired differences: bootstrap over problems."
+"""Of effects.md."""
 
 
 def sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:

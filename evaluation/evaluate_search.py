@@ -38,7 +38,8 @@ from evaluation.search_difficulty import (
     rank_bins,
 )
 from evaluation.search_plot import search_pictures
-from evaluation.search_report import UNIT_NAMES, markdown, rich_table, screen_sheets, sheets
+from evaluation.search_report import NOTE, UNIT_NAMES, screen_sheets, sheets
+from evaluation.sheets import markdown, rich_table
 from inference.search.planner import FILE, Planner
 
 logger = logging.getLogger(__name__)
@@ -256,7 +257,7 @@ def report(results: Mapping[str, Any], searches: Searches, planner: Planner | No
     tables = sheets(results, planner)
     title = f"{len(searches)} settings on {results['problems']} problems, choice: {results['choice']}"
     with atomic_path(folder / "results.md") as temporary:
-        temporary.write_text(markdown(title, tables), encoding="utf-8")
+        temporary.write_text(markdown(title, NOTE, tables), encoding="utf-8")
     console = Console()
     for table in screen_sheets(results):
         console.print(rich_table(table))

@@ -6,15 +6,13 @@ Sources: s1 (arXiv 2501.19393), sections 3.1 and 3.3, appendix E.1; the sentence
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from data.control_sets import LONG, SHORT, STEPS, TOKENS
-from data.field_values import describe, fits, is_required
+from data.did_you_mean import did_you_mean
+from data.field_values import parse_mapping
 
 TOKENS_PER_STEP = 100
 """Thinking tokens that a step of `step_conditional` may have (appendix E.1)."""
@@ -220,21 +218,6 @@ def parse_method(entry: dict[str, Any]) -> Method:
     """
     name = entry.get("method")
     if name not in METHODS:
-        raise ValueError(f"method: {name!r} is none; {_nearest(str(name), METHODS)}")
-    cls = METHODS[name]
-    fields, hints = {f.name: f for f in dataclasses.fields(cls)}, typing.get_type_hints(cls)
+        raise ValueError(f"method: {name!r} is none; {did_you_mean(name, METHODS)}")
     values = {key: value for key, value in entry.items() if key != "method"}
-    for key, value in values.items():
-        if key not in fields:
-            raise ValueError(f"unknown key {key!r} of {name}; {_nearest(str(key), fields)}")
-        if not fits(value, hints[key]):
-            raise ValueError(f"{key}: {value!r} is not {describe(hints[key])}")
-    if missing := [key for key, one in fields.items() if is_required(one) and key not in values]:
-        raise ValueError(f"key {missing[0]!r} is missing; {name} needs it")
-    return cls(**values)
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str:
-    names = list(valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+    return parse_mapping(METHODS[name], values, name, "the method")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from data.figures import WIDTH_INCHES, Picture, legend_below, numbers, short, styles
 from data.point_names import name_points
 from evaluation.scaling import Estimate, MethodSummary
+from evaluation.sheets import line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,8 +57,7 @@ def method_table(summaries: Sequence[MethodSummary], title: str = "") -> Table:
 
 def method_markdown(summaries: Sequence[MethodSummary]) -> str:
     """The same table as Markdown, with its notes."""
-    lines = [_COLUMNS, ("---", *["---:"] * (len(_COLUMNS) - 1)), *map(_cells, summaries)]
-    table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    table = map(line, [_COLUMNS, ("---", *["---:"] * (len(_COLUMNS) - 1)), *map(_cells, summaries)])
     return "\n".join([*table, "", _CAPTION, "", *(f"- {note}" for note in _notes(summaries))]) + "\n"
 
 

@@ -1,33 +1,22 @@
-"""The results of stage `evaluate_search` as tables, on the screen and in Markdown."""
+"""The results of stage `evaluate_search` as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from evaluation.sheets import Sheet
 from inference.search.results import CHOICES
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from inference.search.planner import Planner
 
 UNIT_NAMES = {"generated_tokens": "generated tokens", "flops": "FLOPs", "seconds": "seconds"}
 WAYS = ("oracle_bins", "model_bins")
 """How problems are told apart."""
 _CHOICE_NAMES = dict(zip(CHOICES, ("majority", "best", "weighted"), strict=True))
-_INTERVALS = "Accuracy in %, with 95 % intervals: bootstrap over problems. Costs are means of a problem."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sheet:
-    """A table of text."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
+NOTE = "Accuracy in %, with 95 % intervals: bootstrap over problems. Costs are means of a problem."
+"""Of all tables."""
 
 
 def sheets(results: Mapping[str, Any], planner: Planner | None) -> list[Sheet]:
@@ -73,34 +62,6 @@ def screen_sheets(results: Mapping[str, Any]) -> list[Sheet]:
         ]
         title = f"Compute-optimal by {UNIT_NAMES[unit]}"
         made.append(Sheet(title=title, columns=("budget", "fixed", *heads, "bound"), rows=rows))
-    return made
-
-
-def markdown(title: str, tables: Sequence[Sheet]) -> str:
-    """The tables as a page."""
-    lines = [f"# {title}", "", _INTERVALS]
-    for table in tables:
-        sides = ["---", *["---:"] * (len(table.columns) - 1)]
-        lines += ["", f"## {table.title}", "", *([table.note, ""] if table.note else [])]
-        lines += [_line(table.columns), _line(sides), *map(_line, table.rows)]
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def rich_table(table: Sheet) -> Table:
-    """The table for a terminal."""
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
-
-    made = Table(title=escape(table.title), box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
-    for number, column in enumerate(table.columns):
-        made.add_column(column, justify="right" if number else "left", no_wrap=True)
-    for row in table.rows:
-        made.add_row(*map(escape, row))
     return made
 
 

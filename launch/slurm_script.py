@@ -6,7 +6,6 @@ The site file (`--slurm-config`, $SLOWTHINK_SLURM or ~/.config/slowthink/slurm.y
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
 import shlex
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.did_you_mean import did_you_mean
 from data.field_values import parse_mapping
 from data.recipe import Recipe, resolve
 from data.run_folder import pipeline_folder
@@ -119,8 +119,7 @@ def load_site(path: Path | None) -> dict[str, Any]:
     for name, options in {"": content, **(stages or {})}.items():
         key = f"{path}: stages: {name}" if name else str(path)
         if name and "/" not in name and name not in STAGES:
-            near = difflib.get_close_matches(name, STAGES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "write a kind of stage or PIPELINE/STAGE"
+            hint = did_you_mean(name, STAGES, "write a kind of stage or PIPELINE/STAGE")
             raise ValueError(f"{path}: stages: no stage {name!r}; {hint}")
         own = {k: v for k, v in (options or {}).items() if name or k != "stages"}
         if isinstance(own.get("time"), int):

@@ -204,13 +204,13 @@ def test_what_each_method_asks_for(configure: Configure) -> None:
         ([{"budgets": [8]}], r"methods\[0\]: method: None is none; there are plain"),
         (
             [{"method": "rejection", "budget": [8]}],
-            "unknown key 'budget' of rejection; did you mean 'budgets'",
+            "rejection: the method has no 'budget'; did you mean 'budgets'",
         ),
         (
             [{"method": "class_conditional", "force": True}],
-            "unknown key 'force' of class_conditional; there are",
+            "class_conditional: the method has no 'force'; there are",
         ),
-        ([{"method": "plain"}, {"method": "majority"}], r"methods\[1\]: key 'votes' is missing"),
+        ([{"method": "plain"}, {"method": "majority"}], r"methods\[1\]: majority: votes is missing"),
         ([{"method": "token_conditional", "budgets": 8}], "budgets: 8 is not of type list"),
         ([{"method": "token_conditional", "budgets": []}], r"budgets: \[\] must be one or more"),
         ([{"method": "majority", "votes": [0, 1], "temperature": 1}], r"votes: \[0, 1\] must be"),
