@@ -1,4 +1,4 @@
-"""What can be known of one stage before it runs: recipe, inputs, data, rewards, trainer keys, batches, disk."""
+"""What can be known of one stage before it runs: recipe, inputs, data, rewards, trainer keys, batches."""
 
 from __future__ import annotations
 
