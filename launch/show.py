@@ -109,7 +109,7 @@ def read_stage(stage: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         manifest = _checked(read_manifest(stage), stage)
         return manifest, _metrics(stage)
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # moved aside just now, or not for us to read
         return {"status": "unreadable", "error": str(error)}, {}
 
 

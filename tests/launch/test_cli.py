@@ -189,7 +189,8 @@ def test_only_and_from_choose_stages(finished_run: Path, capsys: pytest.CaptureF
 
 def test_several_stages_may_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
     """In the order of the pipeline."""
-    assert main(["run", "recipes/s1", "--dry-run", "--only", "04_sft", "--only", "03_curate"]) == 0
+    options = ["--only", "04_sft", "--only", "03_curate"]
+    assert main(["run", str(ROOT / "recipes/s1"), "--dry-run", *options]) == 0
     told = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in told[::2]] == ["03_curate", "04_sft"]
 
