@@ -5,6 +5,7 @@ It is made of whatever a run folder holds; what is missing or cannot be read is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ def build_report(
     runs: Sequence[Path], folder: Path | None = None, about: Mapping[str, str] | None = None
 ) -> Path:
     """Write the page of a run, or of several with other seeds, and its figures as SVG, PNG and JSON.
+
+    Figures of a former page there that this one has not are removed.
 
     Args:
         runs: run folders or folders of stages; the first is shown in full, all count where runs are compared.
@@ -36,12 +39,24 @@ def build_report(
         name = run.resolve().name or str(run)
         found[name if name not in found else f"{name} ({len(found) + 1})"] = find_stages(run)
     place = folder or _default_folder(runs[0].resolve(), next(iter(found.values())))
+    page = place / "index.html"
+    draft = Draft(runs=found, folder=place, about=about or {})
     try:
-        text = page_text(Draft(runs=found, folder=place, about=about or {}))
-        write_page(text, place / "index.html")
+        before = figure_files(page)
+        write_page(page_text(draft), page)
+        for name in before - figure_files(page):
+            (place / name).unlink(missing_ok=True)
     except OSError as error:
         raise ValueError(f"report: {place} cannot be written ({error}); name another folder") from error
-    return place / "index.html"
+    return page
+
+
+def figure_files(page: Path) -> set[str]:
+    """Files of the figures that a page leads to, from its folder; none where there is no page yet."""
+    if not page.is_file():
+        return set()
+    text = page.read_text(encoding="utf-8", errors="replace")
+    return set(re.findall(r"<a href='(figures/[a-z0-9-]+\.(?:svg|png|json))'>", text))
 
 
 def _default_folder(run: Path, stages: Sequence[FoundStage]) -> Path:

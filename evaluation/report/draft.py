@@ -55,7 +55,11 @@ class Draft:
         for run, stages in self.runs.items():
             with self.trying(run):
                 rows[run] = read_effects(stages)
-        return combined_effects(rows)
+        shared = combined_effects(rows)
+        measured = {row["name"] for found in rows.values() for row in found}
+        if left_out := sorted(measured - {row["name"] for row in shared}):
+            self.problems.append(("claims", f"not measured alike in every run: {', '.join(left_out)}"))
+        return shared
 
     @contextmanager
     def trying(self, where: str) -> Iterator[None]:

@@ -47,7 +47,7 @@ def stage_pictures(found: FoundStage) -> list[Picture]:
 
 
 def run_pictures(stages: Sequence[FoundStage]) -> list[Picture]:
-    """The pictures across the stages of a run, in their order."""
+    """The pictures across the stages of a run, in their order; what it cost last."""
     makers = (accuracy_picture, funnel_picture, costs_picture)
     return _made("run", (partial(maker, stages) for maker in makers))
 
@@ -196,14 +196,6 @@ def _search(found: FoundStage) -> Iterator[Picture]:
             yield picture
 
 
-def _effects(found: FoundStage) -> Iterator[Picture]:
-    rows = read_json(found.folder / "effects.json")["effects"]
-    single = [
-        {**row, "mean": row["difference"]["mean"], "low": None, "high": None, "seeds": [row]} for row in rows
-    ]
-    yield effects_picture(single, _name(found, "effects"))
-
-
 _STAGES: dict[str, tuple[Callable[[FoundStage], Iterator[Picture | None]], ...]] = {
     "collect": (_funnel,),
     "collect_steps": (_funnel,),
@@ -221,5 +213,4 @@ _STAGES: dict[str, tuple[Callable[[FoundStage], Iterator[Picture | None]], ...]]
     "test_time": (_scaling,),
     "evaluate_prm": (_choices, _reliability),
     "evaluate_search": (_search,),
-    "effects": (_effects,),
 }

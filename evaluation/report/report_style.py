@@ -63,7 +63,7 @@ background:var(--paper);max-height:26em}
 .stage .inside>details>summary,.again summary{color:var(--quiet);cursor:pointer;
 width:max-content;font-size:13.5px}
 main .group{margin:10px 0 30px;content-visibility:visible}
-main .group .card{flex-basis:min(340px,84vw)}
+main .group .card{flex:1 0 min(250px,84vw);max-width:340px}
 .numbers{display:grid;grid-template-columns:repeat(auto-fill,minmax(170px,1fr));gap:10px 18px;margin:14px 0}
 .numbers dt{color:var(--quiet);font-size:12.5px;overflow-wrap:anywhere}
 .numbers dd{margin:0;font-weight:600;overflow-wrap:anywhere}

@@ -30,9 +30,11 @@ def amount(value: float, unit: str = "") -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration with a tenth of a second below a minute; "-" where it is not known."""
+    """A duration: 36 ms, 0.9 s, 2.5 min; "-" where it is not known."""
     if not math.isfinite(value):
         return "-"
+    if 0 < value < 0.1:
+        return f"{1000 * value:.2g} ms"
     return f"{value:.1f} s" if value < 60 else f"{value / 60:,.1f} min"
 
 

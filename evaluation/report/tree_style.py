@@ -40,6 +40,7 @@ background:var(--card);border:2px solid var(--rail)}
 .step:target>.head{outline:2px solid var(--focus);outline-offset:3px;border-radius:4px}
 .head{display:flex;flex-wrap:wrap;gap:3px 10px;align-items:center;font-size:13px;margin-bottom:2px}
 .head b{font-weight:600}
+.head .badge{white-space:normal}
 .head .quiet{font-size:12.5px}
 .wins>.head b{color:var(--win)}
 .step>pre{padding:5px 10px;border-left:3px solid transparent;border-radius:0 6px 6px 0;max-height:32em}

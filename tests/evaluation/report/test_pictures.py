@@ -56,7 +56,6 @@ METRICS: dict[str, dict[str, Any]] = {
             "best_of_n": [{"n": n, **dict.fromkeys(CHOICES, SHARE), **GAIN} for n in (1, 2, 4)],
         },
     },
-    "12_effects": {},
 }
 FILES = {
     "05_sft": {"log_history.json": LOG},
@@ -66,7 +65,6 @@ FILES = {
             "benchmarks": {"chains": {"metrics": {"accuracy": SAME, "formatted": SAME}}},
         }
     },
-    "12_effects": {"effects.json": {"effects": [EFFECT]}},
 }
 INPUTS = {"02_sample": ["01_collect"], "03_curate": ["02_sample"], "05_sft": ["03_curate"]}
 NAMES = [
@@ -80,7 +78,6 @@ NAMES = [
     "10-label-steps-first-errors",
     "11-evaluate-prm-best-of-n",
     "11-evaluate-prm-reliability",
-    "12-effects-effects",
 ]
 
 
@@ -188,9 +185,8 @@ def test_odd_files_give_fewer_pictures(
     (tmp_path / "05_sft" / "log_history.json").write_text("{" * 5_000)
     (tmp_path / "06_grpo" / "metrics.jsonl").write_bytes(b'\xff\x00\n[1]\n{"step": 1}\n{"step": 2, "tra')
     (tmp_path / "08_compare" / "comparison.json").unlink()
-    write_json(tmp_path / "12_effects" / "effects.json", [1])
     with caplog.at_level(logging.INFO):
-        for name in ("05_sft", "06_grpo", "08_compare", "12_effects"):
+        for name in ("05_sft", "06_grpo", "08_compare"):
             assert stage_pictures(by_name[name]) == []
     assert "08_compare: a picture is left out (FileNotFoundError" in caplog.text
 
