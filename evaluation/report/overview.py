@@ -25,6 +25,8 @@ from evaluation.report.summary import duration
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+COSTS = "run-costs"
+"""Name of the picture of what the stages took."""
 _MOST_ROWS = 60
 """Of a picture; those behind them are left out."""
 _CLAIMS = {"lower": " (lower)", "not_lower": " (not lower)"}
@@ -135,7 +137,7 @@ def costs_picture(stages: Sequence[FoundStage]) -> Iterator[Picture]:
         right.set_title("tokens", fontsize=9)
 
     yield Picture(
-        name="run-costs",
+        name=COSTS,
         title="Where the time went",
         caption="Wall-clock time of each stage, and tokens that it trained on, generated or scored (where it "
         "counts them).",
@@ -184,7 +186,7 @@ def effects_picture(rows: Sequence[Mapping[str, Any]], name: str = "run-effects"
     return Picture(
         name=name,
         title="Effects of the literature, measured here",
-        caption=f"Difference between the two sides of each claim. Bars: 95 %, {of}.",
+        caption=f"Difference between the two sides of each claim. Bars: 95 %, {of}",
         data={unit: [{**dot_data(dot), "verdict": v} for dot, v in found] for unit, found in units.items()},
         draw=draw,
         size=(WIDTH_INCHES, 0.3 + dots_inches(counts) + 0.25 * (len(counts) - 1)),

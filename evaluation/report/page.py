@@ -13,6 +13,7 @@ from evaluation.report.effects_section import counted, effects_table, over_runs
 from evaluation.report.environment import commands, environment
 from evaluation.report.folder import FoundStage, known_number
 from evaluation.report.markup import fact_tile, limited, line
+from evaluation.report.overview import COSTS
 from evaluation.report.page_file import document
 from evaluation.report.pictures import effects_picture, run_pictures, stage_pictures
 from evaluation.report.rejected import rejected_rows
@@ -28,7 +29,7 @@ from evaluation.report.tree_style import TREES
 MOST_BYTES = 3 * 2**20
 """Of each of the sections that may be large, of which there are five: the page stays below 20 MiB."""
 TELLING_STAGES = ("grpo", "test_time", "evaluate_prm", "evaluate_search", "compare")
-"""Their first picture stands among the results."""
+"""Among the results stands the first picture of the first one of each kind, in this order."""
 SAMPLED_STAGES = ("sample", "evaluate")
 MOST_STAGES_SAMPLED = 6
 MOST_PROBLEMS = 50
@@ -128,14 +129,22 @@ def _results(draft: Draft) -> str:
 
 
 def _telling_figures(draft: Draft) -> Iterator[str]:
-    """Of the whole run, then the first one of each stage that tells of a method."""
-    for picture in run_pictures(draft.stages):
-        yield draft.figure(picture)
+    """Of the whole run, then one of each kind of stage that tells of a method; what it cost is last."""
+    across = run_pictures(draft.stages)
+    for picture in across:
+        if picture.name != COSTS:
+            yield draft.figure(picture)
+    for kind in TELLING_STAGES:
+        yield _first_figure(draft, kind)
+    for picture in across:
+        yield draft.figure(picture)  # which leaves out those that are there
+
+
+def _first_figure(draft: Draft, kind: str) -> str:
     for place, found in enumerate(draft.stages):
-        if found.stage in TELLING_STAGES:
-            of = f"Of <a href='#stage-{place}'>{line(found.name)}</a>."
-            for picture in stage_pictures(found)[:1]:
-                yield draft.figure(picture, of)
+        if found.stage == kind and (pictures := stage_pictures(found)):
+            return draft.figure(pictures[0], f"Of <a href='#stage-{place}'>{line(found.name)}</a>.")
+    return ""
 
 
 def _over_runs(draft: Draft) -> str:
