@@ -227,8 +227,9 @@ def combine(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, A
     """The claims that all runs share, each over their seeds.
 
     A claim is shown (or opposite) only where it is so in every run; `note` says in how many. The mean over
-    the runs has a t interval over them, None with one run. Claims that a run lacks, or has otherwise, are
-    left out with a warning.
+    the runs has a t interval over them, None with one run; where it alone would not tell what every run
+    does (few runs that differ much), `note` says so too. Claims that a run lacks, or has otherwise, are left
+    out with a warning.
 
     Args:
         runs: the rows of effects.json by the name of the run.
@@ -247,7 +248,8 @@ _SAME = ("name", "claim", "source", "metric", "unit", "claim_is", "margin", "at_
 
 
 def _identity(row: Mapping[str, Any]) -> tuple:
-    return tuple(row.get(key) for key in _SAME)
+    """Two stages of one run may hold the same claim against other sides."""
+    return (*(row.get(key) for key in _SAME), row["better"]["label"], row["than"]["label"])
 
 
 def _combined(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -260,7 +262,6 @@ def _combined(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         {"run": run, **{key: row.get(key) for key in ("difference", "better", "than", "verdict", "note")}}
         for run, row in found.items()
     ]
-    counts = [f"{each} on {verdicts[each]}" for each in VERDICTS if verdicts[each]]
     return {
         **{key: first.get(key) for key in _SAME},
         "seeds": seeds,
@@ -268,8 +269,24 @@ def _combined(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "low": low,
         "high": high,
         "verdict": agreed,
-        "note": f"{', '.join(counts)} of {len(found)} seeds" if len(verdicts) > 1 else "",
+        "note": _note(verdicts, first, low, high),
     }
+
+
+def _note(verdicts: Counter, claim: Mapping[str, Any], low: float | None, high: float | None) -> str:
+    """What people should know of the verdict over several seeds."""
+    seeds = verdicts.total()
+    if len(verdicts) > 1:
+        counts = [f"{each} on {verdicts[each]}" for each in VERDICTS if verdicts[each]]
+        return f"{', '.join(counts)} of {seeds} seeds"
+    (agreed,) = verdicts
+    if low is None or high is None or agreed == "not shown":
+        return ""
+    margin = claim.get("margin")
+    if verdict({"low": low, "high": high}, claim.get("claim_is") or "higher", margin) == agreed:
+        return ""
+    bound = f"{-margin:g}" if margin else "0"
+    return f"{agreed} on each of {seeds} seeds, but the interval over seeds holds {bound}"
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float] | None:

@@ -50,6 +50,8 @@ def _is_effect(row: Any) -> bool:
     return (
         all(isinstance(row.get(key), str) for key in _TEXTS)
         and row.get("verdict") in VERDICTS
+        and (row.get("margin") is None or known_number(row["margin"]) is not None)
+        and all(row.get(key) is None or isinstance(row[key], str) for key in ("claim_is", "at_most_cost"))
         and all(
             known_number(part.get(key)) is not None for part in numbers for key in ("mean", "low", "high")
         )

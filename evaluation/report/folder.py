@@ -11,8 +11,9 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
@@ -49,6 +50,14 @@ class FoundStage:
     @property
     def seconds(self) -> float | None:
         return known_number(self.manifest.get("seconds"))
+
+    def time_of(self, key: Literal["started", "ended"]) -> float | None:
+        """Seconds since 1970, of its first start or its last end."""
+        try:
+            found = datetime.fromisoformat(self.manifest[key])
+        except (KeyError, TypeError, ValueError):
+            return None
+        return found.timestamp() if found.tzinfo else None
 
     @property
     def tokens(self) -> float | None:

@@ -182,7 +182,10 @@ def effects_picture(rows: Sequence[Mapping[str, Any]], name: str = "run-effects"
         )
 
     seeds = max(len(row.get("seeds") or []) for row in rows)
-    of = f"t interval over {seeds} seeds (small dots)" if seeds > 1 else "paired bootstrap over problems"
+    of = "paired bootstrap over problems."
+    if seeds > 1:
+        of = f"t interval over {seeds} seeds (small dots). Colour: the verdict on which every seed agrees by "
+        of += "its own interval over problems."
     return Picture(
         name=name,
         title="Effects of the literature, measured here",

@@ -66,7 +66,7 @@ def _head(draft: Draft) -> str:
     absent = sum(len(_absent(run)) for run in draft.runs.values())
     tiles = [
         ("stages", f"{finished} of {len(stages) + absent}", "finished"),
-        ("time", duration(sum(found.seconds or 0 for found in stages)), "of all stages together"),
+        _time(stages),
         ("tokens", amount(sum(map(_tokens, stages))), "generated, scored or trained on"),
         ("runs", f"{len(draft.runs)}", "with other seeds" if len(draft.runs) > 1 else "one seed"),
     ]
@@ -77,6 +77,18 @@ def _head(draft: Draft) -> str:
     return f"""<p class="made">slowthink · report of a run</p><h1>{line(draft.name)}</h1>
 <p class="lead">{verdict if stages else "Nothing is here yet."}</p>
 {f"<dl class='tiles'>{numbers}</dl>" if stages else ""}"""
+
+
+def _time(stages: Sequence[FoundStage]) -> tuple[str, str, str]:
+    """What the stages took one by one and, where several ran at once, all of them."""
+    together = sum(found.seconds or 0 for found in stages)
+    started, ended = (
+        [time for found in stages if (time := found.time_of(key)) is not None] for key in ("started", "ended")
+    )
+    what = "of all stages together"
+    if started and ended and (span := max(ended) - min(started)) < together - len(stages):  # whole seconds
+        what += f"; {duration(max(0, span))} from the first start to the last end"
+    return "time", duration(together), what
 
 
 def _not_finished(draft: Draft) -> Iterator[str]:

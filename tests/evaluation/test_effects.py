@@ -395,6 +395,12 @@ def test_a_claim_is_shown_where_every_seed_shows_it() -> None:
         ("seed1", 1),
         ("seed2", 7),
     ]
+    far = over(5, 50)["note"]
+    assert far == "shown on each of 2 seeds, but the interval over seeds holds 0"
+    assert over(-5, -50)["note"].startswith("opposite on each of 2 seeds, but")
+    as_good = [row(mean, claim_is="not_lower", margin=4, verdict="shown") for mean in (0, 20)]
+    (found,) = combine({f"seed{i}": [each] for i, each in enumerate(as_good)})
+    assert (found["verdict"], found["note"].rsplit(" ", 1)[1]) == ("shown", "-4")
     single = over(5)
     assert (single["mean"], single["low"], single["high"], single["verdict"]) == (5, None, None, "shown")
 
@@ -415,3 +421,9 @@ def test_claims_that_runs_do_not_share_are_left_out_and_told(caplog: pytest.LogC
     assert [(each["name"], each["mean"]) for each in found] == [("same", 6)]
     assert "not the same in all of ['seed0', 'seed1'], left out: alone, reworded" in caplog.text
     assert combine({}) == []
+
+
+def test_a_claim_against_two_pairs_of_sides_is_two_rows() -> None:
+    other = {side: {**row(9)[side], "label": f"small {side}"} for side in ("better", "than")}
+    found = combine({f"seed{i}": [row(5), row(9, **other)] for i in range(2)})
+    assert [each["mean"] for each in found] == [5, 9]

@@ -101,11 +101,20 @@ def test_several_runs(whole: Path, tmp_path: Path) -> None:
     assert "+30.0 [+25.0, +35.0]" in row.text
     assert "+20.0 [+15.0, +25.0]" in row.text
     assert "+25.0 [-38.5, +88.5]" in row.text  # 25 +- 12.71 * 7.07 / sqrt(2)
+    assert "shown on each of 2 seeds, but the interval over seeds holds 0" in row.text
     (_, numbers) = section(root, "runs").all("tr")
     assert [cell.text for cell in numbers.all("td")][1:] == ["0.625", "0.425", "0.525 [-0.746, 1.796]"]
     assert [where.startswith("mine.seed1/04_search") for where in problems(root)] == [True]
     assert "slowthink run recipes/mine --seeds 2" in section(root, "again").text
     assert "SLOWTHINK_SEED=1 slowthink evaluate --config" in section(root, "again").text
+
+
+def test_stages_side_by_side_took_less_than_all_together(whole: Path) -> None:
+    """Times that are none are passed over."""
+    edit(whole / "05_effects" / "manifest.json", ended="2026-01-01T01:02:00+01:00")
+    edit(whole / "02_grpo" / "manifest.json", started="yesterday", ended=7)
+    note = "of all stages together; 2m00s from the first start to the last end"
+    assert note in read(build_report([whole])).all("header")[0].text
 
 
 def test_a_stage_alone_stays_as_it_was(whole: Path) -> None:

@@ -154,6 +154,9 @@ BROKEN: dict[str, dict[str, Callable[[Path], Any]]] = {
         "a search is not whole": nulls("04_search/searches.parquet", "classes"),
         "04_search manifest.json": lambda run: (run / "04_search/manifest.json").write_bytes(b"\xff\xfe{}"),
         "a row has no rule": nulls("01_sample/rejected/rows.parquet", "rule"),
+        "effects.json holds no effects": lambda run: write_json(
+            run / "05_effects" / "effects.json", {"effects": [{**effect("", 1), "margin": [2]}]}
+        ),
     },
     "missing": {
         "03_evaluate manifest.json: it is missing": lambda run: (run / "03_evaluate/manifest.json").unlink(),
