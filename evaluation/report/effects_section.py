@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data.figures import finite
 from data.store import read_json
 from evaluation.effects import FILE, VERDICTS, combine, t_interval
-from evaluation.report.folder import LARGEST_JSON_BYTES, FoundStage, known_number, mapping
+from evaluation.report.folder import LARGEST_JSON_BYTES, FoundStage, mapping
 from evaluation.report.markup import badge, line, table, table_cells
 from evaluation.report.number_tables import words
 from evaluation.report.summary import number
@@ -50,11 +51,9 @@ def _is_effect(row: Any) -> bool:
     return (
         all(isinstance(row.get(key), str) for key in _TEXTS)
         and row.get("verdict") in VERDICTS
-        and (row.get("margin") is None or known_number(row["margin"]) is not None)
+        and (row.get("margin") is None or finite(row["margin"]) is not None)
         and all(row.get(key) is None or isinstance(row[key], str) for key in ("claim_is", "at_most_cost"))
-        and all(
-            known_number(part.get(key)) is not None for part in numbers for key in ("mean", "low", "high")
-        )
+        and all(finite(part.get(key)) is not None for part in numbers for key in ("mean", "low", "high"))
         and all(isinstance(side.get("label"), str) for side in sides)
     )
 
@@ -116,7 +115,7 @@ def over_runs(runs: Mapping[str, Sequence[FoundStage]]) -> str:
             if found.stage not in _MEASURING:
                 continue
             for key, value in found.metrics.items():
-                if isinstance(value, float) and known_number(value) is not None:
+                if isinstance(value, float) and finite(value) is not None:
                     values.setdefault((found.name, key), {})[run] = value
     rows = []
     for (stage, key), by_run in values.items():
@@ -124,9 +123,9 @@ def over_runs(runs: Mapping[str, Sequence[FoundStage]]) -> str:
         low, high = t_interval(given) or (None, None)
         bounds = f" <span class='quiet'>[{number(low)}, {number(high)}]</span>" if low is not None else ""
         each = [number(by_run.get(run)) for run in runs]
-        rows.append([f"{line(stage)} <span class='quiet'>{words(key)}</span>", *each])
-        rows[-1].append(number(sum(given) / len(given)) + bounds)
-    return table(rows[:MOST_ROWS], ["", *(line(run, 40) for run in runs), "mean"]) if rows else ""
+        mean = number(sum(given) / len(given)) + bounds
+        rows.append([f"{line(stage)} <span class='quiet'>{words(key)}</span>", mean, *each])
+    return table(rows[:MOST_ROWS], ["", "mean", *(line(run, 40) for run in runs)]) if rows else ""
 
 
 _MEASURING = ("evaluate", "compare", "test_time", "evaluate_prm", "evaluate_search")

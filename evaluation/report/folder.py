@@ -6,7 +6,6 @@ Nothing here raises because of what a file holds: what cannot be read is told, a
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 import psutil
 
+from data.figures import finite
 from data.heartbeat import read_heartbeats
 from data.recipe import RUN_PREFIX
 from data.store import read_json
@@ -49,7 +49,7 @@ class FoundStage:
 
     @property
     def seconds(self) -> float | None:
-        return known_number(self.manifest.get("seconds"))
+        return finite(self.manifest.get("seconds"))
 
     def time_of(self, key: Literal["started", "ended"]) -> float | None:
         """Seconds since 1970, of its first start or its last end."""
@@ -61,7 +61,7 @@ class FoundStage:
 
     @property
     def tokens(self) -> float | None:
-        return known_number(self.manifest.get("tokens"))
+        return finite(self.manifest.get("tokens"))
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -169,13 +169,3 @@ def _status(folder: Path, said: Any) -> str:
 def mapping(value: Any) -> dict[str, Any]:
     """A part of a manifest or of metrics that should be names with values; empty where it is not."""
     return dict(value) if isinstance(value, Mapping) else {}
-
-
-def known_number(value: Any) -> float | None:
-    """A finite number, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return value if math.isfinite(value) else None
-    except OverflowError:  # an integer above all floats
-        return None

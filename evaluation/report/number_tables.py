@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from evaluation.report.folder import known_number
+from data.figures import finite
 from evaluation.report.markup import line, table
 from evaluation.report.summary import number
 
@@ -43,11 +43,11 @@ def cell(value: Any) -> str | None:
     if value is None:
         return "-"
     if isinstance(value, str):
-        return line(value, 120)
+        return line(value, 120) if value else "-"
     if isinstance(value, Mapping):
         return interval(value)
     if isinstance(value, list):
-        short = len(value) <= 6 and all(known_number(item) is not None for item in value)
+        short = len(value) <= 6 and all(finite(item) is not None for item in value)
         return ", ".join(line(number(item), 24) for item in value) if short and value else None
     return line(number(value), 24)
 
@@ -56,7 +56,7 @@ def interval(value: Mapping[str, Any]) -> str | None:
     """A value with its 95 % interval; None where it is no such thing."""
     middle = next((value[name] for name in _MIDDLES if name in value), None)
     low, high = value.get("low"), value.get("high")
-    if any(known_number(part) is None for part in (middle, low, high)):
+    if any(finite(part) is None for part in (middle, low, high)):
         return None
     middle, low, high = (line(number(part), 24) for part in (middle, low, high))
     return f"{middle} <span class='quiet'>[{low}, {high}]</span>"

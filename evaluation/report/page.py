@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from data.figures import Picture
+from data.figures import Picture, finite
 from data.theme_svg import PICTURE_CSS
 from evaluation.report.draft import Draft
 from evaluation.report.effects_section import counted, effects_table, over_runs
 from evaluation.report.environment import commands, environment
-from evaluation.report.folder import FoundStage, known_number
+from evaluation.report.folder import FoundStage
 from evaluation.report.markup import fact_tile, limited, line
 from evaluation.report.overview import COSTS
 from evaluation.report.page_file import document
@@ -109,7 +109,7 @@ def _absent(stages: Sequence[FoundStage]) -> list[str]:
 
 
 def _tokens(found: FoundStage) -> float:
-    said = (found.tokens, known_number(found.metrics.get("completion_tokens")))
+    said = (found.tokens, finite(found.metrics.get("completion_tokens")))
     return next((tokens for tokens in said if tokens is not None), 0)
 
 
@@ -225,7 +225,7 @@ def _again(draft: Draft) -> str:
 _SECTIONS: tuple[tuple[str, str, str, Callable[[Draft], str]], ...] = (
     ("claims", "Claims", "What the literature claims, and what was measured here.", _claims),
     ("results", "Results", "Bars and bands are 95 % intervals.", _results),
-    ("runs", "Over the runs", "The same numbers in each run, and the interval of their mean.", _over_runs),
+    ("runs", "Over the runs", "The mean of all runs with its interval, then each run.", _over_runs),
     ("stages", "Stages", "Each opens to its numbers, figures, recipe and command.", _stages),
     (
         "rollouts",

@@ -33,6 +33,7 @@ border-radius:10px;break-inside:avoid}
 figure .picture{max-width:none}
 figure.wide .picture{max-width:620px;margin:0 auto}
 .pictures:has(.wide){columns:1}
+.pictures>p{column-span:all}
 figcaption{color:var(--quiet);font-size:13px;line-height:1.45;padding-top:10px}
 figcaption b{color:var(--text)}
 figcaption a{white-space:nowrap}
@@ -69,7 +70,7 @@ main .group .card{flex:1 0 min(250px,84vw);max-width:340px}
 .numbers dd{margin:0;font-weight:600;overflow-wrap:anywhere}
 .inside .box{width:fit-content;max-width:100%}
 .inside .box td,.inside .box th{padding-top:4px;padding-bottom:4px}
-.inside td:not(:first-child){padding-left:22px}
+.inside :is(td,th):not(:first-child){padding-left:22px}
 .trouble{border-left:3px solid var(--bad);padding:6px 14px;margin:12px 0;background:var(--bad-soft);
 overflow-wrap:anywhere}
 .trouble pre{background:none;border:0;padding:4px 0 0}

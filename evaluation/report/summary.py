@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from evaluation.report.folder import known_number, mapping
+from data.figures import finite
+from evaluation.report.folder import mapping
 
 _COUNTED = ("problems", "questions", "attempts", "searches", "pairs", "rows", "steps", "rejected")
 _FLOWS = ("rows", "solutions")
@@ -102,7 +103,7 @@ def _courses(metrics: dict[str, Any]) -> list[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return known_number(value) is not None
+    return finite(value) is not None
 
 
 def number(value: Any) -> str:

@@ -103,7 +103,7 @@ def test_several_runs(whole: Path, tmp_path: Path) -> None:
     assert "+25.0 [-38.5, +88.5]" in row.text  # 25 +- 12.71 * 7.07 / sqrt(2)
     assert "shown on each of 2 seeds, but the interval over seeds holds 0" in row.text
     (_, numbers) = section(root, "runs").all("tr")
-    assert [cell.text for cell in numbers.all("td")][1:] == ["0.625", "0.425", "0.525 [-0.746, 1.796]"]
+    assert [cell.text for cell in numbers.all("td")][1:] == ["0.525 [-0.746, 1.796]", "0.625", "0.425"]
     assert [where.startswith("mine.seed1/04_search") for where in problems(root)] == [True]
     assert "slowthink run recipes/mine --seeds 2" in section(root, "again").text
     assert "SLOWTHINK_SEED=1 slowthink evaluate --config" in section(root, "again").text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.report.folder import find_stages, known_number, read_stage
+from evaluation.report.folder import find_stages, read_stage
 from tests.evaluation.report.run_folders import stage, write_json
 
 
@@ -46,8 +46,3 @@ def test_folders_of_stages_are_found_in_order(tmp_path: Path) -> None:
         ("03_c", "missing"),
     ]
     assert [one.name for one in find_stages(tmp_path / "02_b")] == ["02_b"]
-
-
-def test_numbers_that_are_none() -> None:
-    values = [1, 2.5, True, None, "3", float("nan"), float("inf"), 10**400]
-    assert [known_number(value) for value in values] == [1, 2.5, *[None] * 6]

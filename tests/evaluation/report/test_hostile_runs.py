@@ -164,6 +164,9 @@ BROKEN: dict[str, dict[str, Callable[[Path], Any]]] = {
         "attempts.parquet is not readable": replace_text("01_sample/attempts.parquet", ""),
         "02_grpo": replace_text("02_grpo/rollouts/step-last.parquet", ""),
         "04_search metrics.json": replace_text("04_search/metrics.json", ""),
+        "effects.json holds no effects": lambda run: write_json(
+            run / "05_effects" / "effects.json", {"effects": [effect("", 1e305)]}
+        ),
     },
     "older version": {
         "02_grpo manifest.json: it does not say its stage": older_version,
