@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from data.store import atomic_path
 from evaluation.report.draft import Draft
 from evaluation.report.folder import FoundStage, find_stages
 from evaluation.report.page import page_text
-from evaluation.report.page_file import write_page
 
 
 def build_report(
@@ -43,11 +43,15 @@ def build_report(
     draft = Draft(runs=found, folder=place, about=about or {})
     try:
         before = figure_files(page)
-        write_page(page_text(draft), page)
+        text = page_text(draft)
+        with atomic_path(page) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         for name in before - figure_files(page):
             (place / name).unlink(missing_ok=True)
     except OSError as error:
-        raise ValueError(f"report: {place} cannot be written ({error}); name another folder") from error
+        raise ValueError(
+            f"report: {place} cannot be written ({error}); name another folder with --output FOLDER"
+        ) from error
     return page
 
 

@@ -6,6 +6,8 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+
 from data.store import read_json, write_json
 from evaluation.report.build import build_report
 from tests.evaluation.report.report_pages import problems, read, section
@@ -46,3 +48,10 @@ def test_claims_that_not_every_run_measured_are_told(tmp_path: Path) -> None:
     assert [text for text in problems(root) if "another" in text] == [
         "claims not measured alike in every run: another"
     ]
+
+
+def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
+    run = tmp_path / "empty"
+    (run / "report" / "index.html").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"cannot be written .* with --output FOLDER"):
+        build_report([run])
