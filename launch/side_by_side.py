@@ -26,7 +26,7 @@ from launch.stop_requests import StopRequests
 LOOK_SECONDS = 1.0
 """Between two pictures of what runs."""
 TOLD_LINES = 20
-"""Of what a stage has said that has failed without naming an error."""
+"""At most, of what a stage has said that has failed: from its last error on, or the last ones."""
 
 
 def run_side_by_side(recipes: Sequence[Recipe], todo: set[str], jobs: int) -> int:
@@ -175,9 +175,9 @@ def _tell_end(recipe: Recipe, code: int, said: Path) -> None:
             say(line)
         said.unlink()
         return
-    before, error, after = text.partition("error: ")
-    lines = (error + after).split("\n") if error else before.split("\n")[-TOLD_LINES:]
-    lines = [line for line in lines if line.strip() and "%|" not in line]  # which bars have
+    lines = [line for line in text.split("\n") if line.strip() and "%|" not in line]  # which bars have
+    errors = [index for index, line in enumerate(lines) if line.startswith("error: ")]
+    lines = lines[errors[-1] :][:TOLD_LINES] if errors else lines[-TOLD_LINES:]
     lines.append(f"all that it said: {said}")
     say("\n".join(f"{recipe.title} | {line}" for line in lines), sys.stderr)
 

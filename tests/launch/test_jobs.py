@@ -11,23 +11,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from data.recipe import load_recipe
 from data.store import read_json
+from launch.live import picture_of
 from launch.pipeline import stage_command
 from launch.side_by_side import _with_free_port
 
 OWN = """
 import os, pathlib, signal, time
 
-def rows(name, until="", reads="", deaf=False, fails=False, stops=False):
+def rows(name, until="", reads="", says="", deaf=False, fails=False, stops=False):
     "One row; comes, and waits until another has come."
+    print(says)
     if stops:
         os.kill(os.getpid(), signal.SIGUSR1)
     if deaf:
@@ -44,6 +47,20 @@ def rows(name, until="", reads="", deaf=False, fails=False, stops=False):
 """
 Write = Callable[..., None]
 CLI = [sys.executable, "-m", "launch.cli"]
+PATIENT = """
+import pathlib, sys
+from launch import cli, side_by_side
+
+class Requests(side_by_side.StopRequests):
+    def _pass_on(self, number, frame):
+        super()._pass_on(number, frame)
+        pathlib.Path(f"heard{self.interrupts}").touch()
+
+side_by_side.StopRequests = Requests
+side_by_side.END_SECONDS = float("inf")
+sys.exit(cli.main())
+"""
+"""After one Ctrl-C it waits for ever; it tells when it has heard one, since two that come at once are one."""
 
 
 @pytest.fixture
@@ -100,7 +117,7 @@ def test_what_does_not_depend_on_each_other_runs_at_once(write: Write) -> None:
 
 def test_a_failure_stops_what_reads_it_and_nothing_else(write: Write) -> None:
     write(
-        s1={"fails": True, "until": "s2"},
+        s1={"fails": True, "until": "s2", "says": "squared error: 0.25, and more"},
         s2={"until": "s1_failed"},
         s3={"reads": "run:s1"},
         s4={"reads": "run:s3"},
@@ -133,8 +150,8 @@ def started() -> Iterator[Callable[[], subprocess.Popen]]:
     """Starts the pipeline with two jobs in a session of its own, as a terminal does."""
     processes: list[subprocess.Popen] = []
 
-    def start() -> subprocess.Popen:
-        command = [*CLI, "run", "pipe", "--no-report", "--jobs", "2"]
+    def start(cli: Sequence[str] = CLI) -> subprocess.Popen:
+        command = [*cli, "run", "pipe", "--no-report", "--jobs", "2"]
         process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_take_ctrl_c
         )
@@ -178,12 +195,12 @@ def test_a_request_to_stop_reaches_all_and_all_goes_on_afterwards(
 
 def test_a_second_ctrl_c_ends_those_that_do_not_hear(write: Write, started: Callable) -> None:
     write(s1={"until": "never", "deaf": True}, s2={})
-    process = started()
+    process = started([sys.executable, "-c", PATIENT])
     wait_for("s1", "runs/pipe/s2/metrics.json")
-    for _ in range(2):
-        os.kill(process.pid, signal.SIGINT)
-        time.sleep(0.1)  # two that come at once are one
-    assert process.wait(timeout=40) == 130, "no need to wait for the patience with the first"
+    os.kill(process.pid, signal.SIGINT)
+    wait_for("heard1")
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=100) == 130
     assert manifest("s1")["status"] == "running"
 
 
@@ -262,7 +279,6 @@ def test_a_terminal_shows_what_runs(write: Write) -> None:
             if select.select([ours], [], [], 1.0)[0]:
                 seen += os.read(ours, 65536).decode(errors="replace")
 
-    read_until("s1  \x1b[33mstarts")
     read_until("2 running, 1 to come")
     read_until("rank 0")
     seen = ""
@@ -270,6 +286,19 @@ def test_a_terminal_shows_what_runs(write: Write) -> None:
     read_until("s3: rows_in 1")
     assert process.wait(timeout=120) == 0
     os.close(ours)
+
+
+def test_until_a_stage_has_loaded_its_earlier_folder_is_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"status": "finished"}')
+    written = (tmp_path / "manifest.json").stat().st_mtime
+
+    def shown(folder: Path, began: float) -> str:
+        with (console := Console(width=80)).capture() as capture:
+            console.print(picture_of({"s1": (folder, began)}))
+        return capture.get().strip()
+
+    assert shown(tmp_path / "nowhere", written) == shown(tmp_path, written + 1) == "s1  starts"
+    assert shown(tmp_path, written - 1) == "s1  finished"
 
 
 def test_launches_side_by_side_have_ports_of_their_own(tmp_path: Path) -> None:
