@@ -152,7 +152,7 @@ def costs_picture(stages: Sequence[FoundStage]) -> Iterator[Picture]:
     )
 
 
-def effects_picture(rows: Sequence[Mapping[str, Any]], name: str = "run-effects") -> Picture:
+def effects_picture(rows: Sequence[Mapping[str, Any]]) -> Picture:
     """Differences that the literature claims, with their intervals, by verdict.
 
     Args:
@@ -187,7 +187,7 @@ def effects_picture(rows: Sequence[Mapping[str, Any]], name: str = "run-effects"
         of = f"t interval over {seeds} seeds (small dots). Colour: the verdict on which every seed agrees by "
         of += "its own interval over problems."
     return Picture(
-        name=name,
+        name="run-effects",
         title="Effects of the literature, measured here",
         caption=f"Difference between the two sides of each claim. Bars: 95 %, {of}",
         data={unit: [{**dot_data(dot), "verdict": v} for dot, v in found] for unit, found in units.items()},
