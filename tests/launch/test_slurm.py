@@ -316,13 +316,15 @@ def test_a_pipeline_with_a_preempted_stage_and_one_that_fails(pipeline: Path, tm
         manifest = read_manifest(runs / "tiny" / "04_sft")
         assert manifest is not None
         assert (manifest["status"], manifest["error"][:14]) == ("interrupted", "asked to stop;")
-        cluster.run("scontrol", "update", f"JobId={sft}", "StartTime=now")  # Slurm holds it two minutes
+        # Slurm holds it two minutes; a node takes no job anew within the second in which it ended it
+        cluster.run("scontrol", "update", f"JobId={sft}", "StartTime=now+5seconds")
 
         broken = write_recipes(tmp_path / "recipes" / "broken", tmp_path / "absent.jsonl", tmp_path / "model")
         slowthink(cluster, runs, "run", str(broken), "--on", "slurm", "--slurm-config", str(site))
         failing = read_json(runs / "broken" / "slurm" / "jobs.json")
         last = (jobs["05_evaluate"], failing["05_evaluate"])
         cluster.wait_for(lambda: all(cluster.shown(job)["JobState"] in ENDED for job in last), 300)
+        assert cluster.shown(jobs["05_evaluate"])["JobState"] == "COMPLETED"
         assert cluster.shown(failing["01_collect"])["JobState"] == "FAILED"
         assert cluster.shown(failing["05_evaluate"])["JobState"] == "CANCELLED"
     failed = log_of(runs / "broken" / "slurm", "01_collect")
