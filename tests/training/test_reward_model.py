@@ -207,7 +207,8 @@ def test_mistakes_are_refused_before_training(tiny_model: Path, tmp_path: Path) 
 
     refuses("holds rows with role eval", attempts(4, role="eval"))
     refuses("none of 4 problems has a right and a wrong", [replace(a, verdict="wrong") for a in attempts(4)])
-    refuses(r"24 of 24 cannot be used \(24 overlong\).*\n.*overlong: .* > max_length 20", attempts(4), max_length=20)
+    overlong = r"24 of 24 cannot be used \(24 overlong\).*\n.*overlong: .* > max_length 20"
+    refuses(overlong, attempts(4), max_length=20)
     refuses("held_out_fraction: 0.05 of 1 problems", attempts(1))
     refuses("RewardTrainer does not know lengths", attempts(4), train_sampling_strategy="group_by_length")
     refuses("label_smoothing_factor", attempts(4), label_smoothing_factor=0.1)
