@@ -424,6 +424,6 @@ def test_claims_that_runs_do_not_share_are_left_out_and_told(caplog: pytest.LogC
 
 
 def test_a_claim_against_two_pairs_of_sides_is_two_rows() -> None:
-    other = {side: {**row(9)[side], "label": f"small {side}"} for side in ("better", "than")}
-    found = combine({f"seed{i}": [row(5), row(9, **other)] for i in range(2)})
+    other: dict[str, Any] = {side: {**row(9)[side], "label": f"small {side}"} for side in ("better", "than")}
+    found = combine({f"seed{i}": [row(5), row(9, "one", **other)] for i in range(2)})
     assert [each["mean"] for each in found] == [5, 9]
