@@ -21,7 +21,7 @@ from inference.search.results import Cost, SearchResult, result_row
 from launch.cli import main
 from launch.tree_terminal import TREES, print_trees
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 COST = Cost(
     prompt_tokens=20,
     generated_tokens=1234,
